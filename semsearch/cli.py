@@ -6,8 +6,8 @@ Docs: https://semsearch.github.io/semsearch/cli.html.md"""
 
 # %% auto #0
 __all__ = ['app', 'Paths', 'IndexFile', 'Model', 'AsJson', 'DefaultSearch', 'show_version', 'common', 'fail', 'say',
-           'make_search', 'refresh', 'show_hits', 'search', 'make_index', 'remove_index', 'clear', 'status', 'similar',
-           'main']
+           'make_search', 'refresh', 'show_hits', 'nothing_there', 'search', 'make_index', 'remove_index', 'clear',
+           'status', 'similar', 'main']
 
 # %% ../nbs/08_cli.ipynb #e736efca
 import json, os, sys
@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 from . import __version__
 
-# %% ../nbs/08_cli.ipynb #94a391e7
+# %% ../nbs/08_cli.ipynb #db214f24
 class DefaultSearch(TyperGroup):
     "Sub-commands, and a search where none is named"
     def parse_args(self, ctx, args):
@@ -25,16 +25,19 @@ class DefaultSearch(TyperGroup):
         if args and args[0] not in own and args[0] not in self.commands: args = ['search', *args]
         return super().parse_args(ctx, args)
 
-app = typer.Typer(cls=DefaultSearch, no_args_is_help=True, pretty_exceptions_enable=False, context_settings=dict(help_option_names=['-h', '--help']),
-                  help='Search folders of Jupyter notebooks by meaning. `semsearch QUERY [PATH...]` is short for `semsearch search QUERY [PATH...]`.')
+app = typer.Typer(cls=DefaultSearch, no_args_is_help=True, pretty_exceptions_enable=False,
+                  context_settings=dict(help_option_names=['-h', '--help']),
+                  help='Search folders of Jupyter notebooks by meaning. '
+                       '`semsearch QUERY [PATH...]` is short for `semsearch search QUERY [PATH...]`.')
 
-# %% ../nbs/08_cli.ipynb #d1c6fd92
+# %% ../nbs/08_cli.ipynb #59c4db96
 def show_version(wanted:bool):
     "Print the version and stop"
     if wanted: typer.echo(__version__); raise typer.Exit()
 
 @app.callback()
-def common(version:Annotated[bool, typer.Option('--version', callback=show_version, is_eager=True, help='Print the version.')]=False): pass
+def common(version:Annotated[bool, typer.Option('--version', callback=show_version, is_eager=True,
+                                                help='Print the version.')]=False): pass
 
 # %% ../nbs/08_cli.ipynb #12a3d1bd
 def fail(
@@ -52,10 +55,13 @@ def say(
     "Tell something that is not a result"
     print(text, file=sys.stderr)
 
-# %% ../nbs/08_cli.ipynb #77bb7683
-Paths = Annotated[Optional[List[str]], typer.Argument(help='Folders, notebooks or patterns; the current folder if there is none.', show_default=False)]
-IndexFile = Annotated[Optional[str], typer.Option('--index', metavar='FILE', help='Keep the index in this file instead of the cache folder.')]
-Model = Annotated[Optional[str], typer.Option('--model', metavar='NAME', help='Another bi-encoder: a hub name or a folder.')]
+# %% ../nbs/08_cli.ipynb #79e5fdce
+Paths = Annotated[Optional[List[str]], typer.Argument(
+    help='Folders, notebooks or patterns; the current folder if there is none.', show_default=False)]
+IndexFile = Annotated[Optional[str], typer.Option('--index', metavar='FILE',
+    help='Keep the index in this file instead of the cache folder.')]
+Model = Annotated[Optional[str], typer.Option('--model', metavar='NAME',
+    help='Another bi-encoder: a hub name or a folder.')]
 AsJson = Annotated[bool, typer.Option('--json', help='One JSON array.')]
 
 # %% ../nbs/08_cli.ipynb #93849b7f
@@ -69,7 +75,7 @@ def make_search(
     try: return NotebookSearch(paths or ['.'], **kwargs)
     except (IndexFileError, ModelError, FileNotFoundError, ValueError) as error: fail(error)
 
-# %% ../nbs/08_cli.ipynb #7f43cc9a
+# %% ../nbs/08_cli.ipynb #458d8f02
 def refresh(
     index, # a NotebookIndex
     quiet:bool=False, # say nothing if all went well
@@ -78,8 +84,8 @@ def refresh(
     report = index.update()
     changed = report.added or report.changed or report.removed
     for path,reason in report.errors if changed or not quiet else []: say(f'skipped {index.shown(path)}: {reason}')
-    if changed or not quiet: say(f'{report.added} added, {report.changed} changed, {report.removed} removed, {report.unchanged} unchanged, '
-                                 f'{report.skipped} skipped; {report.encoded} passages encoded in {report.seconds:.1f} s')
+    counts = ', '.join(f'{report[name]} {name}' for name in ('added', 'changed', 'removed', 'unchanged', 'skipped'))
+    if changed or not quiet: say(f'{counts}; {report.encoded} passages encoded in {report.seconds:.1f} s')
     return report
 
 # %% ../nbs/08_cli.ipynb #99a1b21d
@@ -97,7 +103,15 @@ def show_hits(
             if explain: print('    ' + '  '.join(f'{name} {part:.2f}' for name,part in hit.scores.items()))
     if not hits: say('Nothing found.'); raise typer.Exit(1)
 
-# %% ../nbs/08_cli.ipynb #0c3b8fae
+# %% ../nbs/08_cli.ipynb #a8d5d6aa
+def nothing_there(
+    paths, # that were searched
+):
+    "Say that there are no notebooks, and stop with exit code 1"
+    say(f"No notebooks in {', '.join(paths)}")
+    raise typer.Exit(1)
+
+# %% ../nbs/08_cli.ipynb #2c9745b5
 @app.command(epilog='Example: semsearch "how do I skip a notebook in the tests" nbs -k 3')
 def search(
     query:Annotated[str, typer.Argument(help='A question, or words.')],
@@ -111,7 +125,8 @@ def search(
     no_rerank:Annotated[bool, typer.Option('--no-rerank', help='The first stage alone, which is faster.')]=False,
     mode:Annotated[str, typer.Option(help='First stage: hybrid, dense or bm25.')]='hybrid',
     model:Model=None,
-    ranker:Annotated[Optional[str], typer.Option('--ranker', metavar='NAME', help='A cross-encoder: a hub name or a folder.')]=None,
+    ranker:Annotated[Optional[str], typer.Option('--ranker', metavar='NAME',
+                                                 help='A cross-encoder: a hub name or a folder.')]=None,
     offline:Annotated[bool, typer.Option('--offline', help='Never ask a model hub.')]=False,
     index:IndexFile=None,
 ):
@@ -122,7 +137,7 @@ def search(
     notebooks = make_search(paths, model=model, ranker=ranker, index=index)
     try:
         report = refresh(notebooks.index, quiet=True)
-        if not report.added + report.changed + report.unchanged: say(f"No notebooks in {', '.join(notebooks.index.paths)}"); raise typer.Exit(1)
+        if not report.added + report.changed + report.unchanged: nothing_there(notebooks.index.paths)
         hits = notebooks(query, top_k, rerank=not no_rerank, mode=mode, threshold=threshold, refresh=False)
     except (IndexFileError, ModelError, OSError, ValueError) as error: fail(error)
     show_hits(hits, as_json, as_jsonl, files, explain)
@@ -162,13 +177,16 @@ def clear(paths:Paths=None, model:Model=None, index:IndexFile=None):
     file = index or index_file(paths or ['.'], Encoder(model).name)
     say(f'Deleted {file}' if remove_index(file) else f'There is no index at {file}')
 
-# %% ../nbs/08_cli.ipynb #fde83a50
+# %% ../nbs/08_cli.ipynb #e01fc268
 @app.command()
 def status(paths:Paths=None, as_json:AsJson=False, model:Model=None, index:IndexFile=None):
     "Say what is indexed, where, and what was skipped."
     found = make_search(paths, model=model, index=index).index.status()
-    if as_json: print(json.dumps(dict(found, errors=[dict(path=path, reason=reason) for path,reason in found.errors]), indent=1)); return
-    print(f'{found.notebooks} notebooks, {found.passages} passages, {found.bytes/1e6:.1f} MB\n{found.file}\nmodel {found.model} ({found.revision})')
+    if as_json:
+        found.errors = [dict(path=path, reason=reason) for path,reason in found.errors]
+        print(json.dumps(found, indent=1)); return
+    print(f'{found.notebooks} notebooks, {found.passages} passages, {found.bytes/1e6:.1f} MB\n{found.file}')
+    print(f'model {found.model} ({found.revision})')
     for path,reason in found.errors: print(f'skipped {path}: {reason}')
 
 # %% ../nbs/08_cli.ipynb #709676f8

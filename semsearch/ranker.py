@@ -23,7 +23,7 @@ class Ranker:
         score, # function from a list of (query, document) to one number for each, higher is better
     ): self.score = score
 
-# %% ../nbs/03_ranker.ipynb #8d9cccbb
+# %% ../nbs/03_ranker.ipynb #6935e316
 @patch
 def predict(self:Ranker,
     pairs, # of (query, document)
@@ -33,11 +33,13 @@ def predict(self:Ranker,
     pairs = L(pairs).map(tuple)
     if not pairs: return np.zeros(0, np.float32)
     scores = np.asarray(self.score(list(pairs), **kwargs), dtype=np.float32)
-    if scores.shape != (len(pairs),): raise ValueError(f'The scorer got {len(pairs)} pairs and returned {scores.shape} scores')
-    if not np.isfinite(scores).all(): raise ValueError(f'{(~np.isfinite(scores)).sum()} of {len(pairs)} scores are not numbers')
+    if scores.shape != (len(pairs),):
+        raise ValueError(f'The scorer got {len(pairs)} pairs and returned {scores.shape} scores')
+    wrong = (~np.isfinite(scores)).sum()
+    if wrong: raise ValueError(f'{wrong} of {len(pairs)} scores are not numbers')
     return scores
 
-# %% ../nbs/03_ranker.ipynb #81eceaa1
+# %% ../nbs/03_ranker.ipynb #e5287102
 @patch
 def rank(self:Ranker,
     query:str, # a question, or words; not empty
@@ -51,7 +53,8 @@ def rank(self:Ranker,
     if top_k is not None and top_k < 1: raise ValueError(f'top_k must be at least 1, not {top_k}')
     documents = list(documents)
     scores = self.predict([(query, document) for document in documents], **kwargs)
-    rows = L(np.argsort(-scores, kind='stable')[:top_k].tolist()).map(lambda i: dict(corpus_id=i, score=float(scores[i])))
+    order = L(np.argsort(-scores, kind='stable')[:top_k].tolist())
+    rows = order.map(lambda i: dict(corpus_id=i, score=float(scores[i])))
     return rows.map(lambda row: dict(row, text=documents[row['corpus_id']])) if return_documents else rows
 
 # %% ../nbs/03_ranker.ipynb #ee4adad8
@@ -65,7 +68,7 @@ def token_encoder(
     return MultiVectorEncoder(modules=[encoder[0], MultiVectorMask(), Normalize(module_input_name='token_embeddings')],
                               device=str(encoder.device), similarity_fn_name='meanmaxsim')
 
-# %% ../nbs/03_ranker.ipynb #1deeabaf
+# %% ../nbs/03_ranker.ipynb #48025dbb
 class LateInteractionRanker(Ranker):
     "Scores by the mean over the query's tokens of the best cosine with a token of the document"
     def __init__(self,
@@ -79,7 +82,8 @@ class LateInteractionRanker(Ranker):
     def reader(self):
         from sentence_transformers import MultiVectorEncoder
         if self.model is None: return Encoder(device=self.device)
-        return self.model if not isinstance(self.model, str) else load_model(MultiVectorEncoder, self.model, device=self.device)
+        if not isinstance(self.model, (str, Path)): return self.model
+        return load_model(MultiVectorEncoder, self.model, device=self.device)
     @cached_property
     def full(self): return token_encoder(self.reader.full) if isinstance(self.reader, Encoder) else self.reader
     @cached_property
@@ -115,7 +119,7 @@ def score(self:LateInteractionRanker,
         scores[rows] = found[0].float().cpu().numpy()
     return scores.clip(0, 1)
 
-# %% ../nbs/03_ranker.ipynb #b1f18af5
+# %% ../nbs/03_ranker.ipynb #ab6a9e85
 class CrossEncoderRanker(Ranker):
     "Scores by reading query and document together"
     def __init__(self,
@@ -126,9 +130,10 @@ class CrossEncoderRanker(Ranker):
     def reader(self):
         from sentence_transformers import CrossEncoder
         if self.model is None: return LateInteractionRanker(device=self.device)
-        return self.model if not isinstance(self.model, (str, Path)) else load_model(CrossEncoder, self.model, device=self.device)
+        if not isinstance(self.model, (str, Path)): return self.model
+        return load_model(CrossEncoder, self.model, device=self.device)
 
-# %% ../nbs/03_ranker.ipynb #05832adf
+# %% ../nbs/03_ranker.ipynb #ef15652d
 @patch
 def score(self:CrossEncoderRanker,
     pairs:list, # of (query, document)
@@ -136,10 +141,11 @@ def score(self:CrossEncoderRanker,
     "Read each pair"
     if isinstance(self.reader, Ranker): return self.reader.predict(pairs)
     from torch.nn import Sigmoid
-    if self.reader.num_labels != 1: raise ValueError(f'A ranker needs a model with one output; this one has {self.reader.num_labels}')
+    outputs = self.reader.num_labels
+    if outputs != 1: raise ValueError(f'A ranker needs a model with one output; this one has {outputs}')
     sizes = [len(ids) for ids in self.reader.tokenizer([*map(list, pairs)], truncation=True, verbose=False).input_ids]
     scores = np.zeros(len(pairs), np.float32)
     for batch in token_batches(sizes):
-        scores[batch] = self.reader.predict([pairs[i] for i in batch], batch_size=len(batch), activation_fn=Sigmoid(),
-                                            show_progress_bar=False)
+        scores[batch] = self.reader.predict([pairs[i] for i in batch], batch_size=len(batch),
+                                            activation_fn=Sigmoid(), show_progress_bar=False)
     return scores
