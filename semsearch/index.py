@@ -8,7 +8,7 @@ Docs: https://semsearch.github.io/semsearch/index.html.md"""
 __all__ = ['embedded_name', 'embedded_sha256', 'application_id', 'format_version', 'schema', 'word_share', 'check_sha256',
            'quiet', 'ModelError', 'load_model', 'load_encoder', 'is_embedded', 'token_batches', 'fastest_seconds',
            'half_pays', 'Encoder', 'IndexFileError', 'clear_errors', 'make_tables', 'open_index', 'word_terms',
-           'index_file', 'NotebookIndex', 'file_stamp', 'file_digest', 'batches', 'best', 'check_query']
+           'index_file', 'NotebookIndex', 'file_stamp', 'file_digest', 'batches', 'best', 'check_query', 'reading']
 
 # %% ../nbs/02_index.ipynb #fd088bda
 import copy, hashlib, json, os, re, sys, time
@@ -236,7 +236,7 @@ def make_tables(
     db.pragma('application_id', application_id)
     db.pragma('user_version', format_version)
 
-# %% ../nbs/02_index.ipynb #81e57ebd
+# %% ../nbs/02_index.ipynb #60a7e2de
 def open_index(
     file, # a path, or ':memory:'
 ): # an apsw.Connection; raises IndexFileError if the file is not ours
@@ -245,7 +245,7 @@ def open_index(
     with clear_errors(file):
         if str(file) != ':memory:': Path(file).parent.mkdir(parents=True, exist_ok=True)
         db = apsw.Connection(str(file))
-        db.set_busy_timeout(60_000)
+        db.set_busy_timeout(60_000); db.transaction_mode = 'IMMEDIATE'
         with db:
             owner,version = db.pragma('application_id'),db.pragma('user_version')
             if not (owner or version or db.execute('select count(*) from sqlite_master').get): make_tables(db)
@@ -421,7 +421,7 @@ def batches(
         groups[-1].append(row); count += len(row[2] or [])
     return L(groups).filter(len)
 
-# %% ../nbs/02_index.ipynb #415388fe
+# %% ../nbs/02_index.ipynb #99e2217d
 @patch
 def update(self:NotebookIndex,
     show_progress_bar:bool=None, # None: only on a terminal
@@ -434,7 +434,7 @@ def update(self:NotebookIndex,
     with tqdm(total=total, desc='Encoding', unit=' passages', leave=False,
               disable=None if show_progress_bar is None else not show_progress_bar) as bar:
         encoded = sum(batches(rows).map(self.write_batch, files=todo.files, progress=bar.update))
-    self.tidy(todo.gone)
+    if todo.gone or rows: self.tidy(todo.gone)
     new = rows.filter(lambda row: row[2] is not None)
     added = new.filter(lambda row: row[0] not in todo.known)
     errors = L(self.db.execute('select path,reason from notebooks where reason is not null order by path'))
@@ -442,7 +442,7 @@ def update(self:NotebookIndex,
                     unchanged=len(todo.files)-len(new), skipped=len(errors), encoded=encoded, errors=errors,
                     seconds=time.perf_counter()-start)
 
-# %% ../nbs/02_index.ipynb #93ac35ab
+# %% ../nbs/02_index.ipynb #363ba4ab
 @patch
 def tidy(self:NotebookIndex,
     gone, # absolute paths of notebooks that are no longer there
@@ -450,7 +450,7 @@ def tidy(self:NotebookIndex,
     "Drop notebooks that are gone, and vectors that no passage needs any more"
     with clear_errors(self.file), self.db:
         for path in gone: self.forget(path)
-        if self.db.total_changes(): self.db.execute('delete from vectors where hash not in (select hash from passages)')
+        self.db.execute('delete from vectors where hash not in (select hash from passages)')
 
 # %% ../nbs/02_index.ipynb #2bd6e7ba
 @patch
@@ -557,7 +557,17 @@ def check_query(
     if top_k < 1: raise ValueError(f'top_k must be at least 1, not {top_k}')
     return query.strip()
 
-# %% ../nbs/02_index.ipynb #a90a698a
+# %% ../nbs/02_index.ipynb #f3ab206c
+@contextmanager
+def reading(
+    db, # an apsw.Connection
+):
+    "See one state of the file, whatever others write meanwhile"
+    db.execute('begin')
+    try: yield
+    finally: db.execute('commit')
+
+# %% ../nbs/02_index.ipynb #5c6f2b11
 @patch
 def search(self:NotebookIndex,
     query:str, # a question, or words
@@ -569,11 +579,12 @@ def search(self:NotebookIndex,
     query = check_query(query, top_k)
     if mode not in ('hybrid', 'dense', 'bm25'): raise ValueError(f"mode must be hybrid, dense or bm25, not {mode!r}")
     if refresh: self.update()
-    parts = {}
-    if mode != 'bm25': parts['dense'] = self.dense_scores(query)
-    if mode != 'dense': parts['bm25'] = self.word_scores(query)
-    scores = (1-word_share)*parts['dense'] + word_share*parts['bm25'] if mode == 'hybrid' else parts[mode]
-    return self.top_hits(scores, top_k, query, parts)
+    with clear_errors(self.file), reading(self.db):
+        parts = {}
+        if mode != 'bm25': parts['dense'] = self.dense_scores(query)
+        if mode != 'dense': parts['bm25'] = self.word_scores(query)
+        scores = (1-word_share)*parts['dense'] + word_share*parts['bm25'] if mode == 'hybrid' else parts[mode]
+        return self.top_hits(scores, top_k, query, parts)
 
 # %% ../nbs/02_index.ipynb #1846f84d
 @patch
