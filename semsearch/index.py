@@ -10,8 +10,8 @@ __all__ = ['embedded_name', 'embedded_sha256', 'application_id', 'format_version
            'half_pays', 'Encoder', 'IndexFileError', 'clear_errors', 'make_tables', 'open_index', 'word_terms',
            'index_file', 'NotebookIndex', 'file_stamp', 'file_digest', 'batches', 'best', 'check_query', 'reading']
 
-# %% ../nbs/02_index.ipynb #fd088bda
-import copy, hashlib, json, os, re, sys, time
+# %% ../nbs/02_index.ipynb #b1d9e702
+import copy, hashlib, json, os, re, time, warnings
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -159,12 +159,15 @@ def encode(self:Encoder,
         if progress: progress(len(batch))
     return vectors
 
-# %% ../nbs/02_index.ipynb #741a535d
+# %% ../nbs/02_index.ipynb #ac8b0aa2
 @patch
 def encode_query(self:Encoder,
     query:str, # a question, or words
 )->np.ndarray: # (dim,) float32, unit length
     "Encode one query, in full precision"
+    limit = self.full.max_seq_length or 512
+    if len(self.full.tokenizer(query, verbose=False).input_ids) > limit:
+        warnings.warn(f'The query is longer than the {limit} tokens that the model reads; the rest does not count')
     return self.full.encode_query(query, normalize_embeddings=True, show_progress_bar=False).astype(np.float32)
 
 # %% ../nbs/02_index.ipynb #61f32253
