@@ -144,7 +144,7 @@ def search(
     except (IndexFileError, ModelError, OSError, ValueError) as error: fail(error)
     show_hits(hits, as_json, as_jsonl, files, explain)
 
-# %% ../nbs/08_cli.ipynb #5d09ceb1
+# %% ../nbs/08_cli.ipynb #236bd148
 @app.command('index', epilog='Example: semsearch index nbs blog')
 def make_index(
     paths:Paths=None,
@@ -152,10 +152,10 @@ def make_index(
     model:Model=None, index:IndexFile=None, hidden:Hidden=False, no_ignore:NoIgnore=False,
 ):
     "Bring the index up to date, which a search does by itself."
-    from semsearch.index import Encoder, IndexFileError, index_file
+    from semsearch.index import Encoder, IndexFileError, ModelError, index_file
     if rebuild: remove_index(index or index_file(paths or ['.'], Encoder(model).name))
     try: refresh(make_search(paths, model=model, index=index, hidden=hidden, ignore=not no_ignore).index)
-    except (IndexFileError, OSError) as error: fail(error)
+    except (IndexFileError, ModelError, OSError, ValueError) as error: fail(error)
 
 # %% ../nbs/08_cli.ipynb #1f4c07d6
 def remove_index(
@@ -191,7 +191,7 @@ def status(paths:Paths=None, as_json:AsJson=False, model:Model=None, index:Index
     print(f'model {found.model} ({found.revision})')
     for path,reason in found.errors: print(f'skipped {path}: {reason}')
 
-# %% ../nbs/08_cli.ipynb #709676f8
+# %% ../nbs/08_cli.ipynb #b45b87ce
 @app.command(epilog='Example: semsearch similar nbs/00_core.ipynb 5e8d2c1f nbs')
 def similar(
     notebook:Annotated[str, typer.Argument(help='A notebook of the index.')],
@@ -205,7 +205,7 @@ def similar(
     try:
         refresh(found, quiet=True)
         hits = found.similar(notebook, cell_id, top_k)
-    except (KeyError, OSError, RuntimeError) as error: fail(error)
+    except (KeyError, OSError, RuntimeError, ValueError) as error: fail(error)
     show_hits(hits, as_json, False, False, False)
 
 # %% ../nbs/08_cli.ipynb #c9909fbc

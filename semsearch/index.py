@@ -395,7 +395,7 @@ def read_stale(self:NotebookIndex,
         (path, digests[path], L(), one) if isinstance(one, NotebookError) else (path, digests[path], one, None)
         for path,one in zip(other, found))
 
-# %% ../nbs/02_index.ipynb #b9670512
+# %% ../nbs/02_index.ipynb #ad67da5f
 @patch
 def write_batch(self:NotebookIndex,
     rows, # of (path, digest, passages, error), from read_stale
@@ -403,9 +403,10 @@ def write_batch(self:NotebookIndex,
     progress=None, # called with the number of texts encoded
 )->int: # how many texts were encoded
     "Encode and store some notebooks in one transaction"
-    touch = 'update notebooks set mtime=?,size=? where path=?'
-    vectors = self.encode_new(L(rows).itemgot(2).filter().concat(), progress)
+    touch,passages_of = 'update notebooks set mtime=?,size=? where path=?',L(rows).itemgot(2).filter().concat()
+    vectors = self.encode_new(passages_of, progress)
     with clear_errors(self.file), self.db:
+        vectors.update(self.encode_new(passages_of.filter(lambda passage: passage.hash not in vectors)))
         self.db.executemany('insert or ignore into vectors values(?,?)', list(vectors.items()))
         for path,digest,passages,error in rows:
             if passages is None: self.db.execute(touch, (*files[path], path))
@@ -455,7 +456,7 @@ def tidy(self:NotebookIndex,
         for path in gone: self.forget(path)
         self.db.execute('delete from vectors where hash not in (select hash from passages)')
 
-# %% ../nbs/02_index.ipynb #2bd6e7ba
+# %% ../nbs/02_index.ipynb #e7733de0
 @patch
 def load(self:NotebookIndex)->AttrDict: # ids: (n,) passage ids; matrix: (n, dim) float32, unit length
     "All vectors as one matrix, read again only after a change"
@@ -464,7 +465,7 @@ def load(self:NotebookIndex)->AttrDict: # ids: (n,) passage ids; matrix: (n, dim
         rows = list(self.db.execute('select id,vector from passages join vectors using(hash) order by id'))
         matrix = np.frombuffer(b''.join(row[1] for row in rows), np.float16).astype(np.float32)
         self.loaded = AttrDict(version=version, ids=np.array([row[0] for row in rows], dtype=np.int64),
-                               matrix=matrix.reshape(len(rows), -1))
+                               matrix=matrix.reshape(len(rows), -1 if rows else 0))
     return self.loaded
 
 # %% ../nbs/02_index.ipynb #1e7ef19f

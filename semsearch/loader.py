@@ -32,14 +32,14 @@ def read_raw(
     "The file's text as it is, which is what the original experiment encoded"
     return Path(path).read_text(encoding='utf-8')
 
-# %% ../nbs/01_loader.ipynb #ae26869a
+# %% ../nbs/01_loader.ipynb #9595f6ab
 def read_ignore(
     folder:Path, # where the rules count from
     *files, # names of rule files below it; missing ones are skipped
 ): # a list with one (folder, rules), or an empty one
     "The ignore rules that stand in one folder"
     from pathspec import GitIgnoreSpec
-    lines = L(files).map(lambda name: folder/name).filter(Path.is_file).map(
+    lines = L(files).map(lambda name: folder/name).filter(os.path.isfile).map(
         lambda file: file.read_text(encoding='utf-8', errors='replace').splitlines()).concat()
     return [(folder, GitIgnoreSpec.from_lines(lines))] if lines else []
 
@@ -55,25 +55,25 @@ def is_ignored(
         if verdict is not None: return verdict
     return False
 
-# %% ../nbs/01_loader.ipynb #b7e5e601
+# %% ../nbs/01_loader.ipynb #1b8bfbe0
 def outer_rules(
     folder:Path, # absolute
 )->list: # (folder, rules) pairs from the repository's root down to the parent of folder
     "The ignore rules that reach `folder` from above"
     chain = [folder, *folder.parents]
-    root = next((i for i,parent in enumerate(chain) if (parent/'.git').exists()), None)
+    root = next((i for i,parent in enumerate(chain) if os.path.exists(parent/'.git')), None)
     if root is None: return []
     above = L(reversed(chain[1:root+1])).map(lambda parent: read_ignore(parent, '.gitignore')).concat()
     return read_ignore(chain[root], '.git/info/exclude') + list(above)
 
-# %% ../nbs/01_loader.ipynb #7dd35284
+# %% ../nbs/01_loader.ipynb #269eda5a
 generated = {'_proc', '_docs', '_site', '__pycache__', 'node_modules', 'site-packages'}
 
 def is_clutter(
     folder:Path, # any folder
 )->bool: # True for generated copies and virtual environments
     "Does `folder` hold copies and packages rather than somebody's work?"
-    return folder.name in generated or (folder/'pyvenv.cfg').exists()
+    return folder.name in generated or os.path.exists(folder/'pyvenv.cfg')
 
 # %% ../nbs/01_loader.ipynb #da475d2d
 def walk(
@@ -387,14 +387,15 @@ def read_text_notebook(
     except OSError as error: raise NotebookError(path, 'unreadable', error.strerror or error) from None
     except Exception as error: raise NotebookError(path, 'format', truncstr(str(error), 80)) from None
 
-# %% ../nbs/01_loader.ipynb #bc655253
+# %% ../nbs/01_loader.ipynb #0c8555cb
 def read_notebook(
     path, # a notebook of any format version
 )->Notebook: # raises NotebookError if the file cannot be read as one
     "Read one notebook"
     nb = read_text_notebook(path) if Path(path).suffix in text_formats else read_json(path)
     sheets = nb.get('worksheets') if isinstance(nb.get('worksheets'), list) else []
-    cells = nb.get('cells', [cell for sheet in sheets if isinstance(sheet, dict) for cell in sheet.get('cells') or []])
+    sheets = [sheet['cells'] for sheet in sheets if isinstance(sheet, dict) and isinstance(sheet.get('cells'), list)]
+    cells = nb.get('cells', [cell for sheet in sheets for cell in sheet])
     if not isinstance(cells, list) or not ('cells' in nb or sheets):
         raise NotebookError(path, 'format', 'not a notebook: there is no list of cells in it')
     seen = set()

@@ -38,14 +38,14 @@ def load_ranker(
     if ranker is None: return LateInteractionRanker(encoder)
     return ranker if isinstance(ranker, Ranker) else CrossEncoderRanker(ranker)
 
-# %% ../nbs/04_search.ipynb #ba490c10
+# %% ../nbs/04_search.ipynb #2403628a
 rerank_share = .7 # of the final score; the rest is the first stage's
 
 @patch
 def __call__(self:NotebookSearch,
     query:str, # a question, or words
     top_k:int=10, # how many hits at most
-    candidates:int=100, # how many of the first stage the second one reads
+    candidates:int=100, # how many of the first stage the second one reads; at least top_k
     rerank:bool=True, # False: the first stage alone
     mode:str='hybrid', # of the first stage: hybrid, dense or bm25
     threshold:float=0., # hits below this score are left out
@@ -54,7 +54,7 @@ def __call__(self:NotebookSearch,
     "Find the passages that answer a query"
     query = check_query(query, top_k)
     hits = self.index.search(query, max(top_k, candidates) if rerank else top_k, mode, refresh)
-    if rerank: hits = self.rerank(query, hits[:candidates])
+    if rerank: hits = self.rerank(query, hits)
     return hits.filter(lambda hit: hit.score >= threshold)[:top_k]
 
 # %% ../nbs/04_search.ipynb #91f71ebc
