@@ -11,12 +11,14 @@ __all__ = ['generated', 'text_formats', 'quiet_name', 'read_raw', 'read_ignore',
            'find_title', 'heading_of', 'fenced', 'headings', 'clean_markdown', 'clean_code', 'directives', 'cell_facts',
            'read_text_notebook', 'read_notebook', 'language', 'cell_parts', 'sections', 'split_after', 'definitions',
            'embedded_folder', 'embedded_tokenizer', 'tokenize', 'cutters', 'cut', 'fit', 'pack', 'split_section',
-           'make_passage', 'scoped', 'split_notebooks', 'split_notebook', 'Passages', 'try_read', 'read_and_split',
-           'split_all', 'load_passages']
+           'make_passage', 'scoped', 'ahead', 'tokenize_once', 'texts_of', 'split_groups', 'split_notebook', 'Passages',
+           'try_read', 'split_all', 'load_passages']
 
-# %% ../nbs/01_loader.ipynb #dd2e85b4
+# %% ../nbs/01_loader.ipynb #16224e41
 import ast, glob, hashlib, html, importlib.util, json, mmap, os, re, stat, warnings
 from bisect import bisect_right
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
@@ -374,7 +376,7 @@ def cell_facts(
                  magics=list(dict.fromkeys(magics)), error=next((cell.error for cell in cells if cell.error), ''))
     return {name: fact for name,fact in facts.items() if fact}
 
-# %% ../nbs/01_loader.ipynb #06f900f1
+# %% ../nbs/01_loader.ipynb #800257f5
 text_formats = {'.py', '.md', '.qmd', '.Rmd', '.R', '.jl'}
 
 def read_text_notebook(
@@ -383,7 +385,8 @@ def read_text_notebook(
     "Read a Jupytext or Quarto notebook"
     try: import jupytext
     except ImportError: raise NotebookError(path, 'package', "needs jupytext: pip install 'semsearch[text]'") from None
-    try: return jupytext.reads(Path(path).read_text(encoding='utf-8'), fmt=Path(path).suffix)
+    layout = Path(path).suffix.replace('.qmd', '.Rmd')
+    try: return jupytext.reads(Path(path).read_text(encoding='utf-8'), fmt=layout)
     except OSError as error: raise NotebookError(path, 'unreadable', error.strerror or error) from None
     except Exception as error: raise NotebookError(path, 'format', truncstr(str(error), 80)) from None
 
@@ -500,7 +503,7 @@ def cutters(
             partial(split_after, r'[.!?;:][)\]"\']?\s+|[。！？]'),
             partial(split_after, r'\s+'), partial(split_after, r'\W'))
 
-# %% ../nbs/01_loader.ipynb #0de44083
+# %% ../nbs/01_loader.ipynb #121d7604
 def cut(
     text:str, # what to cut
     stops:list, # where each of its tokens ends, in characters
@@ -515,8 +518,8 @@ def cut(
     parts = cuts[0](text)
     starts = [0, *accumulate(map(len, parts))]
     marks = [bisect_right(stops, start) for start in starts]
-    return [piece for part,start,i,j in zip(parts, starts, marks, marks[1:])
-            for piece in cut(part, [stop-start for stop in stops[i:j]], budget, cuts[1:])]
+    return [piece for part,start,i,j in zip(parts, starts, marks, marks[1:]) for piece in (
+        [(part, j-i)] if j-i <= budget else cut(part, [stop-start for stop in stops[i:j]], budget, cuts[1:]))]
 
 # %% ../nbs/01_loader.ipynb #76f6fd00
 def fit(
@@ -587,28 +590,64 @@ def scoped(
     output = source.map(printed).filter(lambda section: section[1]) if scope != 'source' else L()
     return (L() if scope == 'output' else source) + output
 
-# %% ../nbs/01_loader.ipynb #b1b5b28a
-def split_notebooks(
-    notebooks, # of Notebook
+# %% ../nbs/01_loader.ipynb #e05746fb
+def ahead(
+    step, # function of the second of each pair
+    pairs, # iterable of (anything, argument)
+    most:int=2, # how many results may wait
+): # iterator over (anything, step(argument)), in order
+    "Take a step in a thread while the caller works on the results before"
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque()
+        for kept,given in pairs:
+            waiting.append((kept, thread.submit(step, given)))
+            if len(waiting) > most: kept,done = waiting.popleft(); yield kept,done.result()
+        for kept,done in waiting: yield kept,done.result()
+
+# %% ../nbs/01_loader.ipynb #0d7b345e
+def tokenize_once(
+    texts, # strings
+    tokenize=tokenize, # function from texts to their tokenizers.Encoding
+)->list: # of Encoding, one for each text
+    "Count the tokens of each different text"
+    new = list(dict.fromkeys(texts))
+    known = dict(zip(new, tokenize(new)))
+    return [known[text] for text in texts]
+
+# %% ../nbs/01_loader.ipynb #4ac60047
+def texts_of(
+    notebook:Notebook, # any
+    found, # its (headings, pieces)
+)->L: # of str
+    "Everything in a notebook that has to be counted"
+    def place(headings): return heading_path(Passage(notebook.path, notebook.title, headings, 0, '', '', '', 0))
+    return found.map(lambda section: [place(section[0]), *(text for _,text in section[1])]).concat()
+
+# %% ../nbs/01_loader.ipynb #ac4e8cc5
+def split_groups(
+    groups, # iterable of lists of Notebook; a NotebookError in its place passes through
     max_tokens:int=160, # that a model reads for one passage, its place included
     tokenize=tokenize, # function from texts to their tokenizers.Encoding, in the encoder's own tokens
     scope:str='source', # what to search: source, output or all
-)->L: # of L of Passage, one for each notebook
-    "Cut notebooks into passages, none of them too long to be read whole"
-    found = L(notebooks).map(lambda notebook: (notebook, scoped(notebook, scope)))
-    texts = [text for notebook,parts in found for heads,pieces in parts
-             for text in (heading_path(Passage(notebook.path, notebook.title, heads, 0, '', '', '', 0)),
-                          *(text for _,text in pieces))]
-    tokens = iter(tokenize(texts))
-    return found.map(lambda o: o[1].map(lambda section: split_section(o[0], *section, tokens, max_tokens)).concat())
+): # iterator over L, one for each group: of L of Passage, one for each notebook
+    "Cut groups of notebooks into passages, none of them too long to be read whole"
+    def prepare(notebooks):
+        found = L(notebooks).map(lambda nb: (nb, L() if isinstance(nb, NotebookError) else scoped(nb, scope)))
+        return found,found.map(lambda o: texts_of(*o)).concat()
+    def finish(nb, found):
+        if isinstance(nb, NotebookError): return nb
+        return found.map(lambda section: split_section(nb, *section, tokens, max_tokens)).concat()
+    for group,tokens in ahead(partial(tokenize_once, tokenize=tokenize), map(prepare, groups)):
+        tokens = iter(tokens)
+        yield group.map(lambda o: finish(*o))
 
-# %% ../nbs/01_loader.ipynb #bd268c47
+# %% ../nbs/01_loader.ipynb #d61a18db
 def split_notebook(
     notebook:Notebook, # any
-    **kwargs # max_tokens, tokenize and scope, as in split_notebooks
+    **kwargs # max_tokens, tokenize and scope, as in split_groups
 )->L: # of Passage
     "Cut one notebook into passages"
-    return split_notebooks([notebook], **kwargs)[0]
+    return next(split_groups([[notebook]], **kwargs))[0]
 
 # %% ../nbs/01_loader.ipynb #19dc495c
 class Passages(L):
@@ -628,33 +667,21 @@ def try_read(
     try: return read_notebook(path)
     except NotebookError as error: return error
 
-# %% ../nbs/01_loader.ipynb #f3ad19a3
-def read_and_split(
-    paths, # notebooks
-    strict:bool=False, # raise NotebookError at the first one that cannot be read
-    **kwargs # max_tokens, tokenize and scope, as in split_notebooks
-)->list: # for each path its L of Passage, or the NotebookError that says why not
-    "Read and cut a group of notebooks"
-    read = L(paths).map(read_notebook if strict else try_read)
-    passages = iter(split_notebooks(read.filter(lambda found: isinstance(found, Notebook)), **kwargs))
-    return [next(passages) if isinstance(found, Notebook) else found for found in read]
-
-# %% ../nbs/01_loader.ipynb #27208325
+# %% ../nbs/01_loader.ipynb #78fb33d2
 def split_all(
     paths, # notebooks
-    size:int=32, # how many go through together
+    strict:bool=False, # raise NotebookError at the first one that cannot be read
     show_progress_bar:bool=None, # None: only on a terminal, and only if there are many
-    **kwargs # strict, max_tokens, tokenize and scope, as in read_and_split
+    **kwargs # max_tokens, tokenize and scope, as in split_groups
 )->L: # for each path its L of Passage, or the NotebookError that says why not
     "Read and cut notebooks, group by group"
     from tqdm import tqdm
-    hidden = None if show_progress_bar is None and len(paths) > 4*size else not show_progress_bar
-    found = []
+    hidden = None if show_progress_bar is None and len(paths) > 128 else not show_progress_bar
+    found,groups = [],L(range(0, len(paths), 64)).map(lambda start: L(paths[start:start+64]))
     with tqdm(total=len(paths), desc='Reading', unit=' notebooks', leave=False, disable=hidden) as bar:
-        for start in range(0, len(paths), size):
-            group = paths[start:start+size]
-            found += read_and_split(group, **kwargs)
-            bar.update(len(group))
+        for split in split_groups((group.map(read_notebook if strict else try_read) for group in groups), **kwargs):
+            found += split
+            bar.update(len(split))
     return L(found)
 
 # %% ../nbs/01_loader.ipynb #b87faf0c

@@ -1,5 +1,5 @@
 "What the loader promises for files that nobody would put into a chapter: generated, mutated, huge."
-import json, os, random, re, resource, string, subprocess, sys, time
+import json, os, random, re, resource, string, subprocess, sys, tarfile, time
 from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -126,6 +126,14 @@ def test_text_notebooks_are_read(tmp_path):
     found = load_passages([tmp_path/'p.py', tmp_path/'q.md'])
     assert not found.errors and 'x = 1' in found[0].text and any('y = 2' in p.text for p in found)
 
+def test_quarto_documents_are_read_without_quarto(tmp_path):
+    pytest.importorskip('jupytext')
+    (tmp_path/'q.qmd').write_text('---\ntitle: "A report"\n---\n\n## Part\n\nWords.\n\n```{python}\n#| echo: false\ny = 2\n```\n')
+    notebook = read_notebook(tmp_path/'q.qmd')
+    assert notebook.title == 'A report' and notebook.cells[-1].cell_type == 'code'
+    passages = load_passages(tmp_path/'q.qmd')
+    assert passages[-1].headings == ('Part',) and 'y = 2' in passages[-1].text and 'echo' not in passages[-1].text
+
 shared = Path(os.environ.get('SEMSEARCH_DATA', Path(__file__).parents[2]/'shared/data'))
 
 @pytest.mark.skipif(not shared.exists(), reason='the judged collection is not at hand')
@@ -135,3 +143,14 @@ def test_no_word_of_the_judged_collection_is_lost():
         passages = split_notebook(notebook)
         assert not lost(notebook, passages), path
         assert all(len(tokens)+2 <= 256 for tokens in tokenize(passages.attrgot('embed_text')))
+
+@pytest.mark.skipif(not (shared/'bulk.tar.gz').exists() or not os.environ.get('SEMSEARCH_SOAK'), reason='long: set SEMSEARCH_SOAK=1')
+def test_no_word_of_the_large_collection_is_lost(tmp_path):
+    with tarfile.open(shared/'bulk.tar.gz') as tar: tar.extractall(tmp_path, filter='data')
+    paths = find_notebooks(tmp_path)
+    for path in paths:
+        notebook = read_notebook(path)
+        passages = split_notebook(notebook)
+        assert not lost(notebook, passages), path
+        assert all(len(tokens)+2 <= 160 for tokens in tokenize(passages.attrgot('embed_text'))), path
+    assert len(paths) == 2338
