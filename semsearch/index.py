@@ -6,20 +6,25 @@ Docs: https://semsearch.github.io/semsearch/index.html.md"""
 
 # %% auto #0
 __all__ = ['embedded_name', 'embedded_sha256', 'application_id', 'format_version', 'schema', 'word_share', 'check_sha256',
-           'quiet', 'ModelError', 'load_model', 'load_encoder', 'is_embedded', 'token_batches', 'fastest_seconds',
-           'half_pays', 'Encoder', 'IndexFileError', 'clear_errors', 'make_tables', 'open_index', 'word_terms',
-           'index_file', 'NotebookIndex', 'file_stamp', 'file_digest', 'batches', 'best', 'check_query', 'reading']
+           'quiet', 'ModelError', 'load_model', 'load_encoder', 'is_embedded', 'token_batches', 'on_all_cores',
+           'fastest_seconds', 'half_pays', 'Encoder', 'IndexFileError', 'clear_errors', 'make_tables', 'open_index',
+           'word_terms', 'index_file', 'check_path', 'NotebookIndex', 'file_stamp', 'file_digest', 'batches', 'told',
+           'read_matrix', 'word_weight', 'rare_words', 'best', 'check_query', 'reading', 'matches', 'nanoseconds']
 
-# %% ../nbs/02_index.ipynb #b1d9e702
-import copy, hashlib, json, os, re, time, warnings
+# %% ../nbs/02_index.ipynb #e3dcfb76
+import copy, glob, hashlib, json, os, re, sys, time, warnings
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import date, datetime
 from functools import cached_property, lru_cache
+from itertools import accumulate, islice
 from pathlib import Path
 import numpy as np
 from fastcore.basics import AttrDict, patch, store_attr
 from fastcore.foundation import L
 from fastcore.xdg import xdg_cache_home
-from .core import Hit, Hits, Passage, heading_path
+from .core import Hit, Hits, Passage, heading_path, printable
 from .loader import NotebookError, embedded_folder, find_notebooks, split_all, tokenize
 
 # %% ../nbs/02_index.ipynb #9926bb36
@@ -70,18 +75,19 @@ def load_model(
         raise ModelError(f"Cannot load the model '{name}': {why}\nIf it is on a hub, fetch it once with: "
                          f"hf download {name}") from error
 
-# %% ../nbs/02_index.ipynb #ba332e0f
+# %% ../nbs/02_index.ipynb #7171499f
 def load_encoder(
     model=None, # a hub name, a folder, or a loaded SentenceTransformer; None: the embedded all-MiniLM-L6-v2
     device:str=None, # cpu, cuda, mps, ...; None: the best there is
+    **kwargs # for SentenceTransformer, such as truncate_dim
 ): # a SentenceTransformer; raises ModelError or ValueError if it cannot be had
     "Load a bi-encoder; only a hub name that you give ever asks a hub"
     if model is not None and not isinstance(model, (str, Path)): return model
     from sentence_transformers import SentenceTransformer
-    if not is_embedded(model): return load_model(SentenceTransformer, model, device=device)
+    if not is_embedded(model): return load_model(SentenceTransformer, model, device=device, **kwargs)
     folder = embedded_folder()
     check_sha256(folder/'model.safetensors', embedded_sha256)
-    return load_model(SentenceTransformer, folder, device=device, local_files_only=True)
+    return load_model(SentenceTransformer, folder, device=device, local_files_only=True, **kwargs)
 
 # %% ../nbs/02_index.ipynb #5e278487
 def is_embedded(
@@ -101,6 +107,20 @@ def token_batches(
         if batches[-1] and (len(batches[-1])+1)*sizes[i] > budget: batches.append([])
         batches[-1].append(i)
     return L(batches).filter(len)
+
+# %% ../nbs/02_index.ipynb #971dbaca
+def on_all_cores(
+    step, # function of one item
+    items, # of anything
+    device:str='cpu', # the type of a torch device
+): # iterator over the results, in order
+    "Take a step for each item, on a processor in one thread a core"
+    import torch
+    cores = torch.get_num_threads() if device == 'cpu' else 1
+    if cores == 1 or len(items) < 2: yield from map(step, items); return
+    with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try: yield from pool.map(step, items)
+        finally: torch.set_num_threads(cores)
 
 # %% ../nbs/02_index.ipynb #59676532
 def fastest_seconds(
@@ -125,23 +145,47 @@ def half_pays(
     if device == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     return device == 'cpu' and 1.2*fastest_seconds(torch.bfloat16) < fastest_seconds(torch.float32)
 
-# %% ../nbs/02_index.ipynb #06d51cd8
+# %% ../nbs/02_index.ipynb #9a15f3f9
 class Encoder:
     "A bi-encoder that is loaded at first use, and its faster half-precision twin"
     def __init__(self,
         model=None, # a hub name, a folder, or a loaded SentenceTransformer; None: the embedded all-MiniLM-L6-v2
-        device:str=None, # cpu, cuda, mps, ...; None: the best there is
+        device=None, # cpu, cuda, mps, ...; a list of devices, which share the passages; None: the best there is
         half:bool=None, # bf16 for passages; None: where the hardware is faster with it
+        truncate_dim:int=None, # numbers of a vector to keep, for models trained for that; None: all
     ): store_attr()
     @cached_property
-    def full(self): return load_encoder(self.model, self.device)
+    def full(self): return load_encoder(self.model, L(self.device)[0] if self.device else None, truncate_dim=self.truncate_dim)
+    @cached_property
+    def ruler(self): return copy.deepcopy(self.full.tokenizer)
     @cached_property
     def fast(self):
         import torch
         half = half_pays(self.full.device.type) if self.half is None else self.half
         return copy.deepcopy(self.full).to(torch.bfloat16) if half else self.full
 
-# %% ../nbs/02_index.ipynb #165dec5e
+# %% ../nbs/02_index.ipynb #5e265d4a
+@patch
+def tokenize(self:Encoder,
+    texts, # strings
+)->list: # of tokenizers.Encoding, one for each text: its length, and its offsets in characters
+    "Cut texts into the tokens of this model"
+    if is_embedded(self.model) or not texts: return tokenize(texts)
+    return self.ruler(list(texts), add_special_tokens=False, verbose=False).encodings
+
+# %% ../nbs/02_index.ipynb #61ddcd16
+@patch
+def encode_batch(self:Encoder,
+    texts:list, # strings of similar length
+    **kwargs # for encode_document
+)->np.ndarray: # (n, dim) float32, unit length
+    "Encode one batch of passages"
+    kwargs = dict(batch_size=len(texts), convert_to_tensor=True) | kwargs
+    found = self.fast.encode_document(texts, show_progress_bar=False, **kwargs)
+    found = found.float().cpu().numpy() if kwargs['convert_to_tensor'] else found
+    return found/np.linalg.norm(found, axis=1, keepdims=True).clip(1e-12)
+
+# %% ../nbs/02_index.ipynb #c2ed254a
 @patch
 def encode(self:Encoder,
     texts, # strings; each is cut off at the model's own limit
@@ -149,34 +193,37 @@ def encode(self:Encoder,
 )->np.ndarray: # (n, dim) float32, unit length
     "Encode passages"
     texts,most = list(texts),self.full.max_seq_length or 512
-    tokens = self.full.tokenizer(texts, verbose=False).input_ids if texts else []
-    sizes = [min(len(ids), most) for ids in tokens]
     vectors = np.empty((len(texts), self.full.get_embedding_dimension()), np.float32)
-    for batch in token_batches(sizes):
-        found = self.fast.encode_document([texts[i] for i in batch], batch_size=len(batch), show_progress_bar=False,
-                                          convert_to_tensor=True).float().cpu().numpy()
-        vectors[batch] = found/np.linalg.norm(found, axis=1, keepdims=True).clip(1e-12)
+    if len(L(self.device)) > 1 and texts:
+        return self.encode_batch(texts, device=list(self.device), batch_size=32, convert_to_tensor=False)
+    def step(batch):
+        vectors[batch] = self.encode_batch([texts[i] for i in batch])
         if progress: progress(len(batch))
+    batches = token_batches([min(len(tokens)+2, most) for tokens in self.tokenize(texts)])[::-1]
+    batches[:1].map(step)
+    for _ in on_all_cores(step, batches[1:], self.full.device.type): pass
     return vectors
 
-# %% ../nbs/02_index.ipynb #ac8b0aa2
+# %% ../nbs/02_index.ipynb #e9309137
 @patch
 def encode_query(self:Encoder,
     query:str, # a question, or words
 )->np.ndarray: # (dim,) float32, unit length
     "Encode one query, in full precision"
     limit = self.full.max_seq_length or 512
-    if len(self.full.tokenizer(query, verbose=False).input_ids) > limit:
+    if len(self.tokenize([query])[0])+2 > limit:
         warnings.warn(f'The query is longer than the {limit} tokens that the model reads; the rest does not count')
     return self.full.encode_query(query, normalize_embeddings=True, show_progress_bar=False).astype(np.float32)
 
-# %% ../nbs/02_index.ipynb #61f32253
+# %% ../nbs/02_index.ipynb #1746bdae
 @patch(as_prop=True)
 def name(self:Encoder)->str:
-    "What the model is called"
-    if is_embedded(self.model): return embedded_name
-    if isinstance(self.model, (str, Path)): return str(self.model)
-    return self.full.model_card_data.base_model or type(self.full).__name__
+    "What the model is called, with the number of dimensions if it was cut"
+    named = self.model is None or isinstance(self.model, (str, Path))
+    dim = self.truncate_dim if named else self.full.truncate_dim
+    if is_embedded(self.model): found = embedded_name
+    else: found = str(self.model) if named else self.full.model_card_data.base_model or type(self.full).__name__
+    return f'{found} ({dim} dimensions)' if dim else found
 
 # %% ../nbs/02_index.ipynb #19e93524
 @patch(as_prop=True)
@@ -187,15 +234,6 @@ def revision(self:Encoder)->str:
     for key,tensor in self.full.state_dict().items():
         digest.update(key.encode() + tensor.cpu().float().numpy().tobytes())
     return digest.hexdigest()[:12]
-
-# %% ../nbs/02_index.ipynb #d54f15f5
-@patch
-def tokenize(self:Encoder,
-    texts, # strings
-)->list: # of tokenizers.Encoding, one for each text: its length, and its offsets in characters
-    "Cut texts into the tokens of this model"
-    if is_embedded(self.model) or not texts: return tokenize(texts)
-    return self.full.tokenizer(list(texts), add_special_tokens=False, verbose=False).encodings
 
 # %% ../nbs/02_index.ipynb #9d51678d
 application_id,format_version = 0x73656d73,1
@@ -282,7 +320,15 @@ def index_file(
     name = re.sub(r'\W+', '-', Path(places[0]).name if places else '') or 'root'
     return root/f'{name}-{key}.db'
 
-# %% ../nbs/02_index.ipynb #172a707d
+# %% ../nbs/02_index.ipynb #437d56a7
+def check_path(
+    path:str, # a folder, a notebook or a pattern
+): # raises FileNotFoundError if there is nothing
+    "Refuse a path that is not there"
+    if not (os.path.lexists(os.path.expanduser(path)) or glob.has_magic(path)):
+        raise FileNotFoundError(f'No such file or folder: {printable(path)}')
+
+# %% ../nbs/02_index.ipynb #b0554cab
 class NotebookIndex:
     "All passages of some folders, searchable by meaning and by words, in one file"
     def __init__(self,
@@ -290,11 +336,13 @@ class NotebookIndex:
         model=None, # a hub name, a folder, a SentenceTransformer or an Encoder; None: the embedded all-MiniLM-L6-v2
         index=None, # the file; None: one in the user's cache folder; ':memory:': none
         max_tokens:int=160, # of a passage, its place included
-        device:str=None, # cpu, cuda, mps, ...; None: the best there is
-        **kwargs # hidden and ignore, as in find_notebooks
+        device=None, # cpu, cuda, mps, ..., or a list of these; None: the best there is
+        truncate_dim:int=None, # numbers of a vector to keep, for models trained for that; None: all
+        **kwargs # hidden and ignore, as in find_notebooks; raises FileNotFoundError for a path that is not there
     ):
         self.paths,self.kwargs = L(paths).map(str),kwargs
-        self.encoder = model if isinstance(model, Encoder) else Encoder(model, device)
+        for path in self.paths: check_path(path)
+        self.encoder = model if isinstance(model, Encoder) else Encoder(model, device, truncate_dim=truncate_dim)
         self.max_tokens,self.file = max_tokens,str(index or index_file(self.paths, self.encoder.name))
         self.db,self.loaded = open_index(self.file),None
         self.check_model()
@@ -312,12 +360,13 @@ def check_model(self:NotebookIndex):
             f'{self.file} was made with another {key} ({theirs[key]}, not {mine[key]}), and vectors of two models '
             'cannot be compared. Make it again with --rebuild, or name another file with --index.')
 
-# %% ../nbs/02_index.ipynb #6bd83e72
+# %% ../nbs/02_index.ipynb #aab5dcf5
 @patch
 def changes(self:NotebookIndex)->AttrDict: # files: {path: (mtime, size)}; stale and gone: paths; known: {path: digest}
     "What happened to the folder since the last update, by time and size"
     files = {os.path.abspath(path): file_stamp(path) for path in find_notebooks(self.paths, **self.kwargs)}
-    rows = {path: row for path,*row in self.db.execute('select path,mtime,size,digest from notebooks')}
+    with clear_errors(self.file):
+        rows = {path: row for path,*row in self.db.execute('select path,mtime,size,digest from notebooks')}
     stale = [path for path,stamp in files.items() if path not in rows or stamp is None or list(stamp) != rows[path][:2]]
     return AttrDict(files=files, stale=stale, gone=[path for path in rows if path not in files],
                     known={path: row[2] for path,row in rows.items()})
@@ -367,7 +416,17 @@ def store(self:NotebookIndex,
         self.db.execute('insert into words(rowid,text) values(?,?)',
                         (self.db.last_insert_rowid(), ' '.join(word_terms(f'{heading_path(p)}\n{p.text}'))))
 
-# %% ../nbs/02_index.ipynb #69b44fbc
+# %% ../nbs/02_index.ipynb #33dc813a
+@patch
+def unknown(self:NotebookIndex,
+    hashes, # of passages
+)->L: # those that have no vector yet, each once
+    "Which texts were never encoded?"
+    with clear_errors(self.file):
+        return L(hashes).unique().filter(
+            lambda key: not self.db.execute('select count(*) from vectors where hash=?', (key,)).get)
+
+# %% ../nbs/02_index.ipynb #7e3f66b4
 @patch
 def encode_new(self:NotebookIndex,
     passages:L, # of Passage
@@ -375,8 +434,7 @@ def encode_new(self:NotebookIndex,
 )->dict: # {hash: float16 vector as bytes} of the texts that have no vector yet
     "Encode what was never encoded"
     texts = {passage.hash: passage.embed_text for passage in passages}
-    new = {key: text for key,text in texts.items()
-           if self.db.execute('select count(*) from vectors where hash=?', (key,)).get == 0}
+    new = {key: texts[key] for key in self.unknown(list(texts))}
     vectors = self.encoder.encode(new.values(), progress).astype(np.float16)
     if not np.isfinite(vectors).all(): raise ModelError(f'{self.encoder.name} returned vectors that are not numbers')
     return {key: vector.tobytes() for key,vector in zip(new, vectors)}
@@ -425,7 +483,7 @@ def batches(
         groups[-1].append(row); count += len(row[2] or [])
     return L(groups).filter(len)
 
-# %% ../nbs/02_index.ipynb #99e2217d
+# %% ../nbs/02_index.ipynb #6d8c4441
 @patch
 def update(self:NotebookIndex,
     show_progress_bar:bool=None, # None: only on a terminal
@@ -434,17 +492,32 @@ def update(self:NotebookIndex,
     from tqdm import tqdm
     start,todo = time.perf_counter(),self.changes()
     rows = self.read_stale(todo)
-    total = len(rows.itemgot(2).filter().concat().attrgot('hash').unique())
+    total = len(self.unknown(rows.itemgot(2).filter().concat().attrgot('hash')))
     with tqdm(total=total, desc='Encoding', unit=' passages', leave=False,
               disable=None if show_progress_bar is None else not show_progress_bar) as bar:
         encoded = sum(batches(rows).map(self.write_batch, files=todo.files, progress=bar.update))
     if todo.gone or rows: self.tidy(todo.gone)
     new = rows.filter(lambda row: row[2] is not None)
     added = new.filter(lambda row: row[0] not in todo.known)
-    errors = L(self.db.execute('select path,reason from notebooks where reason is not null order by path'))
+    errors = self.errors()
     return AttrDict(added=len(added), changed=len(new)-len(added), removed=len(todo.gone),
                     unchanged=len(todo.files)-len(new), skipped=len(errors), encoded=encoded, errors=errors,
                     seconds=time.perf_counter()-start)
+
+# %% ../nbs/02_index.ipynb #6a084d6f
+@patch
+def errors(self:NotebookIndex)->L: # of (path, reason)
+    "The notebooks that could not be read"
+    with clear_errors(self.file):
+        return L(self.db.execute('select path,reason from notebooks where reason is not null order by path'))
+
+def told(
+    report, # from update
+)->str: # one line
+    "What an update did, in words"
+    counts = ', '.join(f'{report[name]} {name}' for name in ('added', 'changed', 'removed', 'unchanged', 'skipped'))
+    speed = f' ({report.encoded/report.seconds:.0f} a second)' if report.encoded else ''
+    return f'{counts}; {report.encoded} passages encoded in {report.seconds:.1f} s{speed}'
 
 # %% ../nbs/02_index.ipynb #363ba4ab
 @patch
@@ -456,17 +529,35 @@ def tidy(self:NotebookIndex,
         for path in gone: self.forget(path)
         self.db.execute('delete from vectors where hash not in (select hash from passages)')
 
-# %% ../nbs/02_index.ipynb #e7733de0
+# %% ../nbs/02_index.ipynb #b3ef8341
 @patch
 def load(self:NotebookIndex)->AttrDict: # ids: (n,) passage ids; matrix: (n, dim) float32, unit length
     "All vectors as one matrix, read again only after a change"
     version = self.db.pragma('data_version'),self.db.total_changes()
     if self.loaded is None or self.loaded.version != version:
-        rows = list(self.db.execute('select id,vector from passages join vectors using(hash) order by id'))
-        matrix = np.frombuffer(b''.join(row[1] for row in rows), np.float16).astype(np.float32)
-        self.loaded = AttrDict(version=version, ids=np.array([row[0] for row in rows], dtype=np.int64),
-                               matrix=matrix.reshape(len(rows), -1 if rows else 0))
+        self.loaded = None # not two of them at a time
+        found = self.db.execute('select id,vector from passages join vectors using(hash) order by id')
+        ids,matrix = read_matrix(found, self.db.execute('select count(*) from passages').get)
+        self.loaded = AttrDict(version=version, ids=ids, matrix=matrix, counts={})
     return self.loaded
+
+# %% ../nbs/02_index.ipynb #4bddbdfe
+def read_matrix(
+    rows, # iterator over (id, vector as bytes of float16)
+    count:int, # how many there are
+)->tuple: # ids: (n,) int64; matrix: (n, dim) float32; raises IndexFileError if lengths differ
+    "Collect vectors without holding them twice"
+    rows = iter(rows)
+    ids,matrix,start = np.empty(count, np.int64),np.empty((count, 0), np.float32),0
+    while piece := list(islice(rows, 4096)):
+        if not start: matrix = np.empty((count, len(piece[0][1])//2), np.float32)
+        if {len(vector) for _,vector in piece} != {2*matrix.shape[1]}: raise IndexFileError(
+            'The index holds vectors of different lengths. Make it again with --rebuild.')
+        end = start+len(piece)
+        ids[start:end] = [key for key,_ in piece]
+        matrix[start:end] = np.frombuffer(b''.join(vector for _,vector in piece), np.float16).reshape(len(piece), -1)
+        start = end
+    return ids[:start],matrix[:start]
 
 # %% ../nbs/02_index.ipynb #1e7ef19f
 @patch
@@ -498,31 +589,50 @@ def dense_scores(self:NotebookIndex,
     matrix = self.load().matrix
     return (matrix @ self.encoder.encode_query(query)).clip(0, 1) if len(matrix) else np.zeros(0, np.float32)
 
-# %% ../nbs/02_index.ipynb #c5aa8cfd
+# %% ../nbs/02_index.ipynb #d37f8bea
 @patch
-def word_weights(self:NotebookIndex,
+def word_counts(self:NotebookIndex,
     query:str, # any text
-)->dict: # {word: weight}, the most that BM25 can give for it
-    "How much each word of the query can count, by how rare it is here"
-    total = self.db.execute('select count(*) from passages').get
-    def weight(term):
-        found = self.db.execute('select count(*) from words where words match ?', (f'"{term}"',)).get
-        return 2.2*max(1e-6, np.log((total-found+.5)/(found+.5)))
-    return {term: float(weight(term)) for term in L(word_terms(query)).unique()}
+)->dict: # {word: passages that hold it}, rarest first
+    "How many passages hold each word of the query"
+    known = self.load().counts
+    def count(term): return self.db.execute('select count(*) from words where words match ?', (f'"{term}"',)).get
+    for term in word_terms(query):
+        if term not in known: known[term] = count(term)
+    return {term: known[term] for term in L(word_terms(query)).unique().sorted(key=known.get)}
 
-# %% ../nbs/02_index.ipynb #073048f1
+# %% ../nbs/02_index.ipynb #128eef6b
+def word_weight(
+    count:int, # passages that hold a word
+    total:int, # passages
+)->float: # above 0
+    "The most that BM25 can give for a word"
+    return float(2.2*max(1e-6, np.log((total-count+.5)/(count+.5))))
+
+# %% ../nbs/02_index.ipynb #5574ea75
+def rare_words(
+    counts:dict, # {word: passages that hold it}, rarest first
+    total:int, # passages
+)->list: # of words, at least one if there are any
+    "The words that are worth looking up"
+    most = max(10_000, total//20)
+    reached = accumulate(counts.values())
+    return [term for i,(term,found) in enumerate(zip(counts, reached)) if found <= most or i == 0]
+
+# %% ../nbs/02_index.ipynb #f20e5dd3
 @patch
 def word_scores(self:NotebookIndex,
     query:str, # any text, operators of the search language included
 )->np.ndarray: # (n,) 0 to 1: BM25 as a share of what a perfect passage would get
     "How much of the query each passage covers by its words"
-    ids,weights = self.load().ids,self.word_weights(query)
+    ids,counts = self.load().ids,self.word_counts(query)
     scores = np.zeros(len(ids), np.float32)
-    if not weights: return scores
-    match = ' OR '.join(f'"{term}"' for term in weights)
+    match = ' OR '.join(f'"{term}"' for term in rare_words(counts, len(ids)))
+    if not match or not len(ids): return scores
+    most = sum(word_weight(count, len(ids)) for count in counts.values())
     found = self.db.execute('select rowid,-bm25(words) from words where words match ?', (match,))
     rows = np.array(list(found)).reshape(-1, 2)
-    scores[np.searchsorted(ids, rows[:,0].astype(np.int64))] = rows[:,1]/sum(weights.values())
+    scores[np.searchsorted(ids, rows[:,0].astype(np.int64))] = rows[:,1]/most
     return scores.clip(0, 1)
 
 # %% ../nbs/02_index.ipynb #d66350d8
@@ -571,23 +681,78 @@ def reading(
     try: yield
     finally: db.execute('commit')
 
-# %% ../nbs/02_index.ipynb #5c6f2b11
+# %% ../nbs/02_index.ipynb #c73bcfaf
+def matches(
+    path:str, # as it is shown
+    patterns, # gitignore patterns; those that begin with ! leave out what they match
+)->bool:
+    "Does a path match one of the patterns, and none of those with an exclamation mark?"
+    from pathspec import GitIgnoreSpec
+    wanted,unwanted = L(patterns).partition(lambda pattern: not pattern.startswith('!'))
+    def match(these): return GitIgnoreSpec.from_lines(these).match_file(path)
+    return (not wanted or match(wanted)) and not match(unwanted.map(lambda pattern: pattern[1:]))
+
+# %% ../nbs/02_index.ipynb #e529da76
+def nanoseconds(
+    moment, # a date or time, as text such as 2026-01-31, as an object of datetime, or in seconds since 1970
+)->int: # ns since 1970; raises ValueError if it cannot be understood
+    "The moment as a file system counts it"
+    if isinstance(moment, str): moment = datetime.fromisoformat(moment)
+    if isinstance(moment, date) and not isinstance(moment, datetime): moment = datetime(*moment.timetuple()[:3])
+    return int(1e9 * (moment.timestamp() if isinstance(moment, datetime) else moment))
+
+# %% ../nbs/02_index.ipynb #cc5c2eb6
+@patch
+def allowed(self:NotebookIndex,
+    glob=None, # gitignore patterns of paths, as they are shown
+    cell_type:str=None, # markdown, code or raw: the type of a passage's first cell
+    language:str=None, # of the notebook: python, r, julia, ...
+    exported:bool=None, # exported to a module?
+    error=None, # True: ended in an error; a name such as KeyError: in this one
+    since=None, # notebooks modified since then; as in nanoseconds
+)->np.ndarray: # (n,) bool
+    "The passages that meet all conditions"
+    tests = {"cell_type=?": cell_type, "json_extract(facts,'$.language')=?": language and language.lower(),
+             "(json_extract(facts,'$.exported') is not null)=?": exported, "mtime>=?": since and nanoseconds(since),
+             "json_extract(facts,'$.error')=?": error if isinstance(error, str) else None,
+             "(json_extract(facts,'$.error') is not null)=?": error if isinstance(error, bool) else None}
+    tests = {test: value for test,value in tests.items() if value is not None}
+    found = L(self.db.execute(' and '.join(['select id,path from passages join notebooks using(path) where true', *tests]),
+                              tuple(tests.values())))
+    good = {path for path in found.itemgot(1).unique() if glob is None or matches(self.shown(path), glob)}
+    rows = found.filter(lambda row: row[1] in good).itemgot(0)
+    return np.isin(self.load().ids, np.array(rows, dtype=np.int64))
+
+# %% ../nbs/02_index.ipynb #1fc51293
+@patch
+def first_scores(self:NotebookIndex,
+    query:str, # not empty
+    mode:str, # hybrid, dense or bm25
+)->tuple: # scores: (n,) 0 to 1; parts: {name: (n,) array}
+    "Score every passage"
+    parts = {}
+    if mode != 'bm25': parts['dense'] = self.dense_scores(query)
+    if mode != 'dense': parts['bm25'] = self.word_scores(query)
+    return (1-word_share)*parts['dense'] + word_share*parts['bm25'] if mode == 'hybrid' else parts[mode],parts
+
+# %% ../nbs/02_index.ipynb #bd49d62f
 @patch
 def search(self:NotebookIndex,
     query:str, # a question, or words
     top_k:int=10, # how many hits at most
     mode:str='hybrid', # hybrid, dense or bm25
     refresh:bool=True, # bring the index up to date first
+    **filters # glob, cell_type, language, exported, error and since, as in allowed
 )->Hits: # best first; raises ValueError for an empty query, top_k below 1, or another mode
     "Find the passages that are nearest to a query"
     query = check_query(query, top_k)
     if mode not in ('hybrid', 'dense', 'bm25'): raise ValueError(f"mode must be hybrid, dense or bm25, not {mode!r}")
-    if refresh: self.update()
+    if refresh:
+        report = self.update()
+        if report.added or report.changed or report.removed: print(told(report), file=sys.stderr)
     with clear_errors(self.file), reading(self.db):
-        parts = {}
-        if mode != 'bm25': parts['dense'] = self.dense_scores(query)
-        if mode != 'dense': parts['bm25'] = self.word_scores(query)
-        scores = (1-word_share)*parts['dense'] + word_share*parts['bm25'] if mode == 'hybrid' else parts[mode]
+        scores,parts = self.first_scores(query, mode)
+        if filters: scores = np.where(self.allowed(**filters), scores, 0)
         return self.top_hits(scores, top_k, query, parts)
 
 # %% ../nbs/02_index.ipynb #1846f84d
@@ -607,14 +772,43 @@ def similar(self:NotebookIndex,
     scores[rows] = 0
     return self.top_hits(scores, top_k, parts=dict(dense=scores))
 
-# %% ../nbs/02_index.ipynb #8360f63f
+# %% ../nbs/02_index.ipynb #16efe8a3
+@patch
+def duplicates(self:NotebookIndex,
+    threshold:float=.95, # cosine from which on two passages count as the same, 0 to 1
+    top_k:int=100, # how many pairs at most
+)->L: # of (cosine, Passage, Passage), nearest first
+    "Find passages that say the same"
+    from torch import from_numpy
+    from sentence_transformers.util import paraphrase_mining_embeddings
+    if len(self.load().ids) < 2: return L()
+    pairs = L(paraphrase_mining_embeddings(from_numpy(self.loaded.matrix), max_pairs=10*top_k, top_k=min(top_k, 100)))
+    return pairs.filter(lambda pair: pair[0] >= threshold)[:top_k].map(
+        lambda pair: (round(float(pair[0]), 3), *self.passages_at(pair[1:])))
+
+# %% ../nbs/02_index.ipynb #92d0492a
+@patch
+def topics(self:NotebookIndex,
+    threshold:float=.6, # cosine to the middle of a group, 0 to 1; higher: smaller and more groups
+    min_size:int=3, # passages that make a group
+)->L: # of dict(name, size, passages), largest first; a passage is in one of them at most
+    "Group the passages of a folder by meaning"
+    from torch import from_numpy
+    from sentence_transformers.util import community_detection
+    if not len(self.load().ids): return L()
+    def named(group):
+        passages = self.passages_at(group)
+        names = Counter(heading for p in passages for heading in (p.headings or (p.title,))[-1:]).most_common(2)
+        return dict(name=' · '.join(name for name,_ in names), size=len(group), passages=passages)
+    return L(community_detection(from_numpy(self.loaded.matrix), threshold, min_size)).map(named)
+
+# %% ../nbs/02_index.ipynb #c88053ca
 @patch
 def status(self:NotebookIndex
 )->AttrDict: # file, bytes, model, revision, notebooks, passages; errors: L of (path, reason)
     "What the index holds, without touching the folder"
     info = dict(self.db.execute('select key,value from info'))
-    errors = L(self.db.execute('select path,reason from notebooks where reason is not null order by path'))
     size = sum(os.path.getsize(self.file+end) for end in ('', '-wal') if os.path.exists(self.file+end))
     return AttrDict(file=self.file, bytes=size, model=info['model'], revision=info['revision'],
                     notebooks=self.db.execute('select count(*) from notebooks').get,
-                    passages=self.db.execute('select count(*) from passages').get, errors=errors)
+                    passages=self.db.execute('select count(*) from passages').get, errors=self.errors())
