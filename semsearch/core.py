@@ -114,7 +114,7 @@ def printable(
     text = text.encode('utf-8', 'replace').decode('utf-8')
     return re.sub(r'[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]', ' ', text)
 
-# %% ../nbs/00_core.ipynb #40107aa6
+# %% ../nbs/00_core.ipynb #43d7642b
 class Hits(L):
     "An `L` of `Hit`, best first, that remembers its query"
     def __init__(self,
@@ -124,8 +124,10 @@ class Hits(L):
         **kwargs
     ):
         super().__init__(items, *rest, **kwargs)
-        self.query = query
-    def _new(self, items, *args, **kwargs): return super()._new(items, *args, query=self.query, **kwargs)
+        self.query,self.nearest = query,None # nearest: the best hit that missed a threshold which nothing reached
+    def _new(self, items, *args, **kwargs):
+        found = L(items, *args, use_list=None, **kwargs)
+        return type(self)(found, query=self.query) if all(isinstance(one, Hit) for one in found) else found
 
 # %% ../nbs/00_core.ipynb #9943b44c
 @patch

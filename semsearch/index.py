@@ -7,17 +7,18 @@ Docs: https://semsearch.github.io/semsearch/index.html.md"""
 # %% auto #0
 __all__ = ['embedded_name', 'embedded_sha256', 'application_id', 'format_version', 'schema', 'word_share', 'check_sha256',
            'quiet', 'ModelError', 'load_model', 'load_encoder', 'is_embedded', 'token_batches', 'on_all_cores',
-           'fastest_seconds', 'half_pays', 'Encoder', 'IndexFileError', 'clear_errors', 'make_tables', 'open_index',
-           'word_terms', 'index_file', 'check_path', 'NotebookIndex', 'file_stamp', 'file_digest', 'batches', 'told',
-           'read_matrix', 'word_weight', 'rare_words', 'best', 'check_query', 'reading', 'matches', 'nanoseconds']
+           'fastest_seconds', 'half_pays', 'Encoder', 'weights_digest', 'IndexFileError', 'damaged', 'unwritable',
+           'clear_errors', 'safely', 'open_database', 'open_index', 'word_terms', 'cache_folder', 'index_file',
+           'check_path', 'NotebookIndex', 'file_stamp', 'file_digest', 'batches', 'told', 'read_matrix', 'row_passage',
+           'word_weight', 'rare_words', 'best', 'check_query', 'reading', 'matches', 'nanoseconds']
 
-# %% ../nbs/02_index.ipynb #e3dcfb76
+# %% ../nbs/02_index.ipynb #a6094e90
 import copy, glob, hashlib, json, os, re, sys, time, warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, datetime
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, wraps
 from itertools import accumulate, islice
 from pathlib import Path
 import numpy as np
@@ -225,22 +226,28 @@ def name(self:Encoder)->str:
     else: found = str(self.model) if named else self.full.model_card_data.base_model or type(self.full).__name__
     return f'{found} ({dim} dimensions)' if dim else found
 
-# %% ../nbs/02_index.ipynb #19e93524
-@patch(as_prop=True)
-def revision(self:Encoder)->str:
-    "12 hexadecimal digits of a hash of the weights"
-    if is_embedded(self.model): return embedded_sha256[:12]
+# %% ../nbs/02_index.ipynb #9b18b869
+def weights_digest(
+    model, # a torch module
+)->str: # 12 hexadecimal digits
+    "A hash of the weights"
     digest = hashlib.sha256()
-    for key,tensor in self.full.state_dict().items():
+    for key,tensor in model.state_dict().items():
         digest.update(key.encode() + tensor.cpu().float().numpy().tobytes())
     return digest.hexdigest()[:12]
 
-# %% ../nbs/02_index.ipynb #9d51678d
+@patch(as_prop=True)
+def revision(self:Encoder)->str:
+    "12 hexadecimal digits of a hash of the weights"
+    return embedded_sha256[:12] if is_embedded(self.model) else weights_digest(self.full)
+
+# %% ../nbs/02_index.ipynb #7f1d151f
 application_id,format_version = 0x73656d73,1
 
 schema = '''
 create table info(key text primary key, value text not null) without rowid;
-create table notebooks(path text primary key, mtime integer, size integer, digest text, kind text, reason text);
+create table notebooks(path text primary key, mtime integer, size integer, ctime integer, digest text, kind text,
+    reason text);
 create table vectors(hash text primary key, vector blob not null) without rowid;
 create table passages(id integer primary key, path text not null, title text, headings text, cell_index integer,
     cell_id text, cell_type text, text text, cell_end integer, facts text, hash text not null);
@@ -250,52 +257,80 @@ create virtual table words using fts5(text, content='', contentless_delete=1,
     tokenize="porter unicode61 remove_diacritics 2 tokenchars '_'");
 '''
 
-# %% ../nbs/02_index.ipynb #bc76341d
+# %% ../nbs/02_index.ipynb #cc732743
 class IndexFileError(RuntimeError):
     "An index file that cannot be used; the message names the file and says what to do"
 
+def damaged(
+    file, # the index file
+    why, # what is wrong with it
+)->IndexFileError:
+    "What to say of a file that is not a sound index"
+    return IndexFileError(f'{file} is damaged or not an index ({why}). Your notebooks are untouched: '
+                          'delete that file, or name another one with --index, and search again.')
+
+# %% ../nbs/02_index.ipynb #60826402
+def unwritable(
+    file, # the index file
+    why, # what is wrong with its place
+)->IndexFileError:
+    "What to say of a place where nothing can be written"
+    return IndexFileError(f'Cannot write {file} ({why}). Name another place with --index or SEMSEARCH_INDEX_DIR.')
+
+# %% ../nbs/02_index.ipynb #309bda72
 @contextmanager
 def clear_errors(
     file, # the index file
 ):
     "Turn the errors of SQLite into ones that say what to do"
     import apsw
+    no_place = (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError, apsw.FullError, apsw.IOError,
+                apsw.BusyError)
     try: yield
-    except (apsw.NotADBError, apsw.CorruptError) as error:
-        raise IndexFileError(f'{file} is damaged or not an index ({error}). Your notebooks are untouched: '
-                             'delete that file, or name another one with --index, and search again.') from error
-    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError, apsw.FullError, apsw.IOError) as error:
-        raise IndexFileError(f'Cannot write {file} ({error}). '
-                             'Name another place with --index or SEMSEARCH_INDEX_DIR.') from error
+    except no_place as error: raise unwritable(file, error) from error
+    except (apsw.Error, UnicodeDecodeError) as error: raise damaged(file, error) from error
 
-# %% ../nbs/02_index.ipynb #2bca5019
-def make_tables(
-    db, # an apsw.Connection to an empty database
-):
-    "Make an empty database an index"
-    db.execute(schema)
-    db.pragma('application_id', application_id)
-    db.pragma('user_version', format_version)
+# %% ../nbs/02_index.ipynb #7ed48e4c
+def safely(
+    method, # of something with a file
+): # the method, with clear errors
+    "Let a method raise `IndexFileError` where SQLite raises something of its own"
+    @wraps(method)
+    def wrapped(self, *args, **kwargs):
+        with clear_errors(self.file): return method(self, *args, **kwargs)
+    return wrapped
 
-# %% ../nbs/02_index.ipynb #60a7e2de
+# %% ../nbs/02_index.ipynb #5a9f5b11
+def open_database(
+    file, # a path, or ':memory:'
+    owner:int, # the application_id in the file's header
+    version:int, # the format
+    schema:str, # SQL that makes the tables
+): # an apsw.Connection; raises IndexFileError if the file is not ours
+    "Open a database of one kind, and make it if it is not there"
+    import apsw
+    if str(file).endswith('.ipynb'): raise IndexFileError(f'{file} is a notebook; name another file for the index.')
+    try: str(file) == ':memory:' or Path(file).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error: raise unwritable(file, error.strerror) from error
+    with clear_errors(file):
+        db = apsw.Connection(str(file))
+        db.set_busy_timeout(60_000); db.transaction_mode = 'IMMEDIATE'
+        with db:
+            theirs,format = db.pragma('application_id'),db.pragma('user_version')
+            if not (theirs or format or db.execute('select count(*) from sqlite_master').get):
+                db.execute(f'{schema}; pragma application_id={owner}; pragma user_version={version}')
+            elif theirs != owner: raise IndexFileError(f'{file} is a database of another kind; nothing was changed.')
+            elif format != version: raise IndexFileError(
+                f'{file} has format {format}, and this version reads {version}. Make it again with --rebuild.')
+        db.pragma('journal_mode', 'wal')
+    return db
+
+# %% ../nbs/02_index.ipynb #0ff7f5e5
 def open_index(
     file, # a path, or ':memory:'
 ): # an apsw.Connection; raises IndexFileError if the file is not ours
     "Open an index file, and make it if it is not there"
-    import apsw
-    with clear_errors(file):
-        if str(file) != ':memory:': Path(file).parent.mkdir(parents=True, exist_ok=True)
-        db = apsw.Connection(str(file))
-        db.set_busy_timeout(60_000); db.transaction_mode = 'IMMEDIATE'
-        with db:
-            owner,version = db.pragma('application_id'),db.pragma('user_version')
-            if not (owner or version or db.execute('select count(*) from sqlite_master').get): make_tables(db)
-            elif owner != application_id: raise IndexFileError(
-                f'{file} is a database of another program; nothing was changed.')
-            elif version != format_version: raise IndexFileError(
-                f'{file} has format {version}, and this version reads {format_version}. Make it again with --rebuild.')
-        db.pragma('journal_mode', 'wal')
-    return db
+    return open_database(file, application_id, format_version, schema)
 
 # %% ../nbs/02_index.ipynb #d652d58e
 def word_terms(
@@ -308,17 +343,20 @@ def word_terms(
         terms += [word.lower(), *([part.lower() for part in parts] if len(parts) > 1 else [])]
     return terms
 
-# %% ../nbs/02_index.ipynb #d0b83e3a
+# %% ../nbs/02_index.ipynb #099be0bb
+def cache_folder()->Path:
+    "Where files are kept that can be made again"
+    return Path(os.environ.get('SEMSEARCH_INDEX_DIR') or xdg_cache_home()/'semsearch').expanduser()
+
 def index_file(
     paths:L, # the searched folders
     model:str, # the model's name
 )->Path: # under SEMSEARCH_INDEX_DIR, or else the user's cache folder
     "The default place of an index"
-    root = Path(os.environ.get('SEMSEARCH_INDEX_DIR') or xdg_cache_home()/'semsearch').expanduser()
     places = sorted(L(paths).map(lambda path: os.path.realpath(os.path.expanduser(path))))
     key = hashlib.sha256('\n'.join([model, *places]).encode('utf-8', 'replace')).hexdigest()[:16]
     name = re.sub(r'\W+', '-', Path(places[0]).name if places else '') or 'root'
-    return root/f'{name}-{key}.db'
+    return cache_folder()/f'{name}-{key}.db'
 
 # %% ../nbs/02_index.ipynb #437d56a7
 def check_path(
@@ -347,44 +385,46 @@ class NotebookIndex:
         self.db,self.loaded = open_index(self.file),None
         self.check_model()
 
-# %% ../nbs/02_index.ipynb #3ef1d1ec
+# %% ../nbs/02_index.ipynb #5d7bcb09
 @patch
+@safely
 def check_model(self:NotebookIndex):
     "Refuse an index that another model made; raises IndexFileError"
     mine = dict(model=self.encoder.name, revision=self.encoder.revision, max_tokens=str(self.max_tokens))
-    with clear_errors(self.file), self.db:
+    with self.db:
         for key,value in mine.items(): self.db.execute('insert or ignore into info values(?,?)', (key, value))
         theirs = dict(self.db.execute('select key,value from info'))
     for key in mine:
-        if theirs[key] != mine[key]: raise IndexFileError(
-            f'{self.file} was made with another {key} ({theirs[key]}, not {mine[key]}), and vectors of two models '
+        if theirs.get(key) != mine[key]: raise IndexFileError(
+            f'{self.file} was made with another {key} ({theirs.get(key)}, not {mine[key]}), and vectors of two models '
             'cannot be compared. Make it again with --rebuild, or name another file with --index.')
 
-# %% ../nbs/02_index.ipynb #aab5dcf5
+# %% ../nbs/02_index.ipynb #d26c3fa8
 @patch
-def changes(self:NotebookIndex)->AttrDict: # files: {path: (mtime, size)}; stale and gone: paths; known: {path: digest}
+@safely
+def changes(self:NotebookIndex)->AttrDict: # files: {path: stamp}; stale and gone: paths; known: {path: digest}
     "What happened to the folder since the last update, by time and size"
     files = {os.path.abspath(path): file_stamp(path) for path in find_notebooks(self.paths, **self.kwargs)}
-    with clear_errors(self.file):
-        rows = {path: row for path,*row in self.db.execute('select path,mtime,size,digest from notebooks')}
-    stale = [path for path,stamp in files.items() if path not in rows or stamp is None or list(stamp) != rows[path][:2]]
+    rows = {path: row for path,*row in self.db.execute('select path,mtime,size,ctime,digest from notebooks')}
+    stale = [path for path,stamp in files.items() if path not in rows or list(stamp) != rows[path][:3]]
     return AttrDict(files=files, stale=stale, gone=[path for path in rows if path not in files],
-                    known={path: row[2] for path,row in rows.items()})
+                    known={path: row[3] for path,row in rows.items()})
 
-# %% ../nbs/02_index.ipynb #bada067b
+# %% ../nbs/02_index.ipynb #ca120918
 def file_stamp(
     path, # a file
-): # (modification time in ns, size in bytes), or None if it cannot be looked at
-    "What changes when a file is saved"
+)->tuple: # modification time in ns, size in bytes, and time of the last change to either or to the name; or three None
+    "What changes when a file is saved, or another one is put in its place"
     try: info = os.stat(path)
-    except OSError: return None
-    return info.st_mtime_ns,info.st_size
+    except OSError: return None,None,None
+    return info.st_mtime_ns,info.st_size,info.st_ctime_ns
 
 def file_digest(
     path, # a file
 ): # 32 hexadecimal digits, or None if it cannot be read
     "A hash of the file's bytes"
-    try: return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:32] if os.path.isfile(path) else None
+    if not os.path.isfile(path): return 'not a file'
+    try: return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:32]
     except OSError: return None
 
 # %% ../nbs/02_index.ipynb #138e4c71
@@ -397,18 +437,18 @@ def forget(self:NotebookIndex,
     self.db.execute('delete from passages where path=?', (path,))
     self.db.execute('delete from notebooks where path=?', (path,))
 
-# %% ../nbs/02_index.ipynb #112c9b5b
+# %% ../nbs/02_index.ipynb #13e471ae
 @patch
 def store(self:NotebookIndex,
     path:str, # absolute path of a notebook
-    stamp, # (mtime, size), or None
+    stamp:tuple, # from file_stamp
     digest:str, # of the file's bytes
     passages, # of Passage; empty for a notebook that was skipped
     error=None, # the NotebookError, if it was
 ):
     "Put a notebook's passages in the place of its old ones; call it inside a transaction"
     self.forget(path)
-    self.db.execute('insert into notebooks values(?,?,?,?,?,?)', (path, *(stamp or (None, None)), digest,
+    self.db.execute('insert into notebooks values(?,?,?,?,?,?,?)', (path, *stamp, digest,
                     *((error.kind, error.reason) if error else (None, None))))
     for p in passages:
         self.db.execute('insert into passages values(null,?,?,?,?,?,?,?,?,?,?)', (path, p.title, json.dumps(p.headings),
@@ -416,15 +456,14 @@ def store(self:NotebookIndex,
         self.db.execute('insert into words(rowid,text) values(?,?)',
                         (self.db.last_insert_rowid(), ' '.join(word_terms(f'{heading_path(p)}\n{p.text}'))))
 
-# %% ../nbs/02_index.ipynb #33dc813a
+# %% ../nbs/02_index.ipynb #429398d1
 @patch
 def unknown(self:NotebookIndex,
     hashes, # of passages
 )->L: # those that have no vector yet, each once
     "Which texts were never encoded?"
-    with clear_errors(self.file):
-        return L(hashes).unique().filter(
-            lambda key: not self.db.execute('select count(*) from vectors where hash=?', (key,)).get)
+    known = 'select count(*) from vectors where hash=?'
+    return L(hashes).unique().filter(lambda key: not self.db.execute(known, (key,)).get)
 
 # %% ../nbs/02_index.ipynb #7e3f66b4
 @patch
@@ -439,7 +478,7 @@ def encode_new(self:NotebookIndex,
     if not np.isfinite(vectors).all(): raise ModelError(f'{self.encoder.name} returned vectors that are not numbers')
     return {key: vector.tobytes() for key,vector in zip(new, vectors)}
 
-# %% ../nbs/02_index.ipynb #c2ac3ab6
+# %% ../nbs/02_index.ipynb #de851095
 @patch
 def read_stale(self:NotebookIndex,
     changes:AttrDict, # from changes
@@ -449,21 +488,22 @@ def read_stale(self:NotebookIndex,
     same = [path for path,digest in digests.items() if digest and changes.known.get(path) == digest]
     other = [path for path in changes.stale if path not in set(same)]
     found = split_all(other, max_tokens=self.max_tokens, tokenize=self.encoder.tokenize)
+    digests.update({path: None for path in other if file_stamp(path) != changes.files[path]}) # saved while it was read
     return L((path, digests[path], None, None) for path in same) + L(
         (path, digests[path], L(), one) if isinstance(one, NotebookError) else (path, digests[path], one, None)
         for path,one in zip(other, found))
 
-# %% ../nbs/02_index.ipynb #ad67da5f
+# %% ../nbs/02_index.ipynb #2cd146d9
 @patch
 def write_batch(self:NotebookIndex,
     rows, # of (path, digest, passages, error), from read_stale
-    files:dict, # {path: (mtime, size)}
+    files:dict, # {path: stamp}
     progress=None, # called with the number of texts encoded
 )->int: # how many texts were encoded
     "Encode and store some notebooks in one transaction"
-    touch,passages_of = 'update notebooks set mtime=?,size=? where path=?',L(rows).itemgot(2).filter().concat()
+    touch,passages_of = 'update notebooks set mtime=?,size=?,ctime=? where path=?',L(rows).itemgot(2).filter().concat()
     vectors = self.encode_new(passages_of, progress)
-    with clear_errors(self.file), self.db:
+    with self.db:
         vectors.update(self.encode_new(passages_of.filter(lambda passage: passage.hash not in vectors)))
         self.db.executemany('insert or ignore into vectors values(?,?)', list(vectors.items()))
         for path,digest,passages,error in rows:
@@ -483,8 +523,9 @@ def batches(
         groups[-1].append(row); count += len(row[2] or [])
     return L(groups).filter(len)
 
-# %% ../nbs/02_index.ipynb #6d8c4441
+# %% ../nbs/02_index.ipynb #aee41e4b
 @patch
+@safely
 def update(self:NotebookIndex,
     show_progress_bar:bool=None, # None: only on a terminal
 )->AttrDict: # added, changed, removed, unchanged, skipped, encoded: counts; errors: L of (path, reason); seconds
@@ -504,13 +545,14 @@ def update(self:NotebookIndex,
                     unchanged=len(todo.files)-len(new), skipped=len(errors), encoded=encoded, errors=errors,
                     seconds=time.perf_counter()-start)
 
-# %% ../nbs/02_index.ipynb #6a084d6f
+# %% ../nbs/02_index.ipynb #abcdadc1
 @patch
+@safely
 def errors(self:NotebookIndex)->L: # of (path, reason)
     "The notebooks that could not be read"
-    with clear_errors(self.file):
-        return L(self.db.execute('select path,reason from notebooks where reason is not null order by path'))
+    return L(self.db.execute('select path,reason from notebooks where reason is not null order by path'))
 
+# %% ../nbs/02_index.ipynb #1432765f
 def told(
     report, # from update
 )->str: # one line
@@ -519,47 +561,59 @@ def told(
     speed = f' ({report.encoded/report.seconds:.0f} a second)' if report.encoded else ''
     return f'{counts}; {report.encoded} passages encoded in {report.seconds:.1f} s{speed}'
 
-# %% ../nbs/02_index.ipynb #363ba4ab
+# %% ../nbs/02_index.ipynb #91609cd1
 @patch
 def tidy(self:NotebookIndex,
     gone, # absolute paths of notebooks that are no longer there
 ):
     "Drop notebooks that are gone, and vectors that no passage needs any more"
-    with clear_errors(self.file), self.db:
+    with self.db:
         for path in gone: self.forget(path)
         self.db.execute('delete from vectors where hash not in (select hash from passages)')
 
-# %% ../nbs/02_index.ipynb #b3ef8341
+# %% ../nbs/02_index.ipynb #6a1afbe8
 @patch
+@safely
 def load(self:NotebookIndex)->AttrDict: # ids: (n,) passage ids; matrix: (n, dim) float32, unit length
     "All vectors as one matrix, read again only after a change"
     version = self.db.pragma('data_version'),self.db.total_changes()
     if self.loaded is None or self.loaded.version != version:
         self.loaded = None # not two of them at a time
-        found = self.db.execute('select id,vector from passages join vectors using(hash) order by id')
-        ids,matrix = read_matrix(found, self.db.execute('select count(*) from passages').get)
+        found = self.db.execute('select id,vector from passages left join vectors using(hash) order by id')
+        ids,matrix = read_matrix(found, self.db.execute('select count(*) from passages').get, self.file)
         self.loaded = AttrDict(version=version, ids=ids, matrix=matrix, counts={})
     return self.loaded
 
-# %% ../nbs/02_index.ipynb #4bddbdfe
+# %% ../nbs/02_index.ipynb #f05d528c
 def read_matrix(
     rows, # iterator over (id, vector as bytes of float16)
     count:int, # how many there are
-)->tuple: # ids: (n,) int64; matrix: (n, dim) float32; raises IndexFileError if lengths differ
+    file:str, # where they come from
+)->tuple: # ids: (n,) int64; matrix: (n, dim) float32; raises IndexFileError if lengths differ, or one is missing
     "Collect vectors without holding them twice"
     rows = iter(rows)
     ids,matrix,start = np.empty(count, np.int64),np.empty((count, 0), np.float32),0
     while piece := list(islice(rows, 4096)):
-        if not start: matrix = np.empty((count, len(piece[0][1])//2), np.float32)
-        if {len(vector) for _,vector in piece} != {2*matrix.shape[1]}: raise IndexFileError(
-            'The index holds vectors of different lengths. Make it again with --rebuild.')
+        sizes = {len(vector) if isinstance(vector, bytes) else 0 for _,vector in piece}
+        if not start: matrix = np.empty((count, max(sizes)//2), np.float32)
+        if sizes != {2*matrix.shape[1]} or sizes == {0}: raise damaged(file, 'vectors of different lengths')
         end = start+len(piece)
         ids[start:end] = [key for key,_ in piece]
         matrix[start:end] = np.frombuffer(b''.join(vector for _,vector in piece), np.float16).reshape(len(piece), -1)
         start = end
     return ids[:start],matrix[:start]
 
-# %% ../nbs/02_index.ipynb #1e7ef19f
+# %% ../nbs/02_index.ipynb #455db215
+def row_passage(
+    row, # path, title, headings, cell_index, cell_id, cell_type, text, cell_end, facts
+    path:str, # as it is shown
+)->Passage: # raises TypeError or ValueError for what no update has written
+    "A passage from its row in the file"
+    headings,facts = json.loads(row[2]),json.loads(row[8])
+    if not all(isinstance(text, str) for text in (row[1], *row[4:7], *headings)): raise TypeError('a text is missing')
+    return Passage(path, row[1], headings, *row[3:8], dict(facts))
+
+# %% ../nbs/02_index.ipynb #74eec5c0
 @patch
 def shown(self:NotebookIndex,
     path:str, # absolute
@@ -571,6 +625,7 @@ def shown(self:NotebookIndex,
         if path.startswith(root.rstrip(os.sep)+os.sep): return os.path.join(given, os.path.relpath(path, root))
     return os.path.relpath(path) if path.startswith(os.getcwd()+os.sep) else path
 
+# %% ../nbs/02_index.ipynb #a2aadc8f
 @patch
 def passages_at(self:NotebookIndex,
     positions, # rows of the matrix
@@ -578,16 +633,30 @@ def passages_at(self:NotebookIndex,
     "Read passages from the file"
     query = 'select path,title,headings,cell_index,cell_id,cell_type,text,cell_end,facts from passages where id=?'
     rows = L(positions).map(lambda i: self.db.execute(query, (int(self.loaded.ids[i]),)).fetchone())
-    return rows.map(lambda row: Passage(self.shown(row[0]), row[1], json.loads(row[2]), *row[3:8], json.loads(row[8])))
+    try: return rows.map(lambda row: row_passage(row, self.shown(row[0])))
+    except (TypeError, ValueError) as error: raise damaged(self.file, error) from error
 
-# %% ../nbs/02_index.ipynb #27be8810
+# %% ../nbs/02_index.ipynb #57a0b33a
+@patch
+@safely
+def row_of(self:NotebookIndex,
+    passage:Passage, # from this index
+)->int: # its id in the file
+    "Where a passage is stored; neighbours have neighbouring numbers"
+    query = 'select id from passages where path=? and cell_index=? and hash=?'
+    return self.db.execute(query, (os.path.abspath(os.path.expanduser(passage.path)), passage.cell_index, passage.hash)).get
+
+# %% ../nbs/02_index.ipynb #c1e5520f
 @patch
 def dense_scores(self:NotebookIndex,
     query:str, # not empty
 )->np.ndarray: # (n,) cosines; those below 0 count as 0
     "How near each passage is to the query in meaning"
     matrix = self.load().matrix
-    return (matrix @ self.encoder.encode_query(query)).clip(0, 1) if len(matrix) else np.zeros(0, np.float32)
+    if not len(matrix): return np.zeros(0, np.float32)
+    vector = self.encoder.encode_query(query)
+    if matrix.shape[1] != len(vector): raise damaged(self.file, f'vectors of {matrix.shape[1]} numbers, not {len(vector)}')
+    return np.nan_to_num(matrix @ vector).clip(0, 1)
 
 # %% ../nbs/02_index.ipynb #d37f8bea
 @patch
@@ -619,7 +688,7 @@ def rare_words(
     reached = accumulate(counts.values())
     return [term for i,(term,found) in enumerate(zip(counts, reached)) if found <= most or i == 0]
 
-# %% ../nbs/02_index.ipynb #f20e5dd3
+# %% ../nbs/02_index.ipynb #4ad09317
 @patch
 def word_scores(self:NotebookIndex,
     query:str, # any text, operators of the search language included
@@ -632,6 +701,7 @@ def word_scores(self:NotebookIndex,
     most = sum(word_weight(count, len(ids)) for count in counts.values())
     found = self.db.execute('select rowid,-bm25(words) from words where words match ?', (match,))
     rows = np.array(list(found)).reshape(-1, 2)
+    if not np.isin(rows[:,0], ids).all(): raise damaged(self.file, 'words of no passage')
     scores[np.searchsorted(ids, rows[:,0].astype(np.int64))] = rows[:,1]/most
     return scores.clip(0, 1)
 
@@ -671,7 +741,7 @@ def check_query(
     if top_k < 1: raise ValueError(f'top_k must be at least 1, not {top_k}')
     return query.strip()
 
-# %% ../nbs/02_index.ipynb #f3ab206c
+# %% ../nbs/02_index.ipynb #564687a2
 @contextmanager
 def reading(
     db, # an apsw.Connection
@@ -679,7 +749,8 @@ def reading(
     "See one state of the file, whatever others write meanwhile"
     db.execute('begin')
     try: yield
-    finally: db.execute('commit')
+    finally:
+        if db.in_transaction: db.execute('rollback') # nothing was written
 
 # %% ../nbs/02_index.ipynb #c73bcfaf
 def matches(
@@ -701,8 +772,9 @@ def nanoseconds(
     if isinstance(moment, date) and not isinstance(moment, datetime): moment = datetime(*moment.timetuple()[:3])
     return int(1e9 * (moment.timestamp() if isinstance(moment, datetime) else moment))
 
-# %% ../nbs/02_index.ipynb #cc5c2eb6
+# %% ../nbs/02_index.ipynb #cf06f56b
 @patch
+@safely
 def allowed(self:NotebookIndex,
     glob=None, # gitignore patterns of paths, as they are shown
     cell_type:str=None, # markdown, code or raw: the type of a passage's first cell
@@ -712,6 +784,8 @@ def allowed(self:NotebookIndex,
     since=None, # notebooks modified since then; as in nanoseconds
 )->np.ndarray: # (n,) bool
     "The passages that meet all conditions"
+    if cell_type not in (None, 'markdown', 'code', 'raw'):
+        raise ValueError(f'cell_type must be markdown, code or raw, not {cell_type!r}')
     tests = {"cell_type=?": cell_type, "json_extract(facts,'$.language')=?": language and language.lower(),
              "(json_extract(facts,'$.exported') is not null)=?": exported, "mtime>=?": since and nanoseconds(since),
              "json_extract(facts,'$.error')=?": error if isinstance(error, str) else None,
@@ -735,8 +809,9 @@ def first_scores(self:NotebookIndex,
     if mode != 'dense': parts['bm25'] = self.word_scores(query)
     return (1-word_share)*parts['dense'] + word_share*parts['bm25'] if mode == 'hybrid' else parts[mode],parts
 
-# %% ../nbs/02_index.ipynb #bd49d62f
+# %% ../nbs/02_index.ipynb #d3db39d8
 @patch
+@safely
 def search(self:NotebookIndex,
     query:str, # a question, or words
     top_k:int=10, # how many hits at most
@@ -750,13 +825,14 @@ def search(self:NotebookIndex,
     if refresh:
         report = self.update()
         if report.added or report.changed or report.removed: print(told(report), file=sys.stderr)
-    with clear_errors(self.file), reading(self.db):
+    with reading(self.db):
         scores,parts = self.first_scores(query, mode)
         if filters: scores = np.where(self.allowed(**filters), scores, 0)
         return self.top_hits(scores, top_k, query, parts)
 
-# %% ../nbs/02_index.ipynb #1846f84d
+# %% ../nbs/02_index.ipynb #785758ed
 @patch
+@safely
 def similar(self:NotebookIndex,
     path, # a notebook of the index
     cell_id:str, # one of its cells
@@ -772,8 +848,9 @@ def similar(self:NotebookIndex,
     scores[rows] = 0
     return self.top_hits(scores, top_k, parts=dict(dense=scores))
 
-# %% ../nbs/02_index.ipynb #16efe8a3
+# %% ../nbs/02_index.ipynb #dd278bd4
 @patch
+@safely
 def duplicates(self:NotebookIndex,
     threshold:float=.95, # cosine from which on two passages count as the same, 0 to 1
     top_k:int=100, # how many pairs at most
@@ -786,8 +863,9 @@ def duplicates(self:NotebookIndex,
     return pairs.filter(lambda pair: pair[0] >= threshold)[:top_k].map(
         lambda pair: (round(float(pair[0]), 3), *self.passages_at(pair[1:])))
 
-# %% ../nbs/02_index.ipynb #92d0492a
+# %% ../nbs/02_index.ipynb #0cde069a
 @patch
+@safely
 def topics(self:NotebookIndex,
     threshold:float=.6, # cosine to the middle of a group, 0 to 1; higher: smaller and more groups
     min_size:int=3, # passages that make a group
@@ -802,8 +880,9 @@ def topics(self:NotebookIndex,
         return dict(name=' · '.join(name for name,_ in names), size=len(group), passages=passages)
     return L(community_detection(from_numpy(self.loaded.matrix), threshold, min_size)).map(named)
 
-# %% ../nbs/02_index.ipynb #c88053ca
+# %% ../nbs/02_index.ipynb #b5349989
 @patch
+@safely
 def status(self:NotebookIndex
 )->AttrDict: # file, bytes, model, revision, notebooks, passages; errors: L of (path, reason)
     "What the index holds, without touching the folder"

@@ -1,12 +1,618 @@
-"What the index promises when several processes want it at once."
-import subprocess, sys
-from semsearch.index import open_index
+"What the index promises when processes are killed, disks are full, files are damaged, and several want it at once."
+import faulthandler, hashlib, itertools, json, multiprocessing, os, random, resource, shutil, sqlite3, subprocess, sys
+import tempfile, time
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+import apsw, numpy as np, pytest
+from fastcore.basics import AttrDict
+from hypothesis import HealthCheck, Phase, settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from semsearch.core import Hit
+from semsearch.index import Encoder, IndexFileError, NotebookIndex, open_index
+from semsearch.loader import embedded_folder, load_passages
+
+soak = bool(os.environ.get('SEMSEARCH_SOAK'))
+can_fork = 'forkserver' in multiprocessing.get_all_start_methods()
+needs_fork = pytest.mark.skipif(not can_fork, reason='processes are forked')
+asked = 'how to sort a list'
+modes = 'bm25','dense','hybrid'
+
+# Real notebooks, a real encoder (one layer, random weights), real processes
+
+words = ('sort list order web search pizza model train plot table column join graph tree image sound file path test '
+         'error loop class value query index vector token price week city river').split()
+
+def prose(rng, count=6): return ' '.join(rng.choices(words, k=count))
+
+def write(path, texts):
+    "Save a notebook with one section for each text, at once as editors do"
+    cells = [dict(id=f'c{i}', cell_type='markdown', metadata={}, source=f'## {text.split()[0]} {i}\n\n{text}')
+             for i,text in enumerate(texts)]
+    data = json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5))
+    path.with_suffix('.part').write_text(data)
+    os.replace(path.with_suffix('.part'), path)
+    return path
+
+def make_notebooks(folder, count, sections, seed=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(seed)
+    for i in range(count): write(folder/f'n{i:02}.ipynb', [prose(rng) for _ in range(sections)])
+    return folder
+
+@pytest.fixture(scope='session')
+def model(tmp_path_factory):
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from transformers import AutoTokenizer, BertConfig, BertModel
+    bert,folder = tmp_path_factory.mktemp('bert'),tmp_path_factory.mktemp('tiny')
+    torch.set_num_threads(1); torch.manual_seed(20)
+    tiny = dict(vocab_size=30522, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    BertModel(BertConfig(**tiny)).save_pretrained(bert)
+    AutoTokenizer.from_pretrained(embedded_folder()).save_pretrained(bert)
+    parts = [Transformer(str(bert), max_seq_length=256), Pooling(32), Normalize()]
+    SentenceTransformer(modules=parts).save(str(folder))
+    return str(folder)
+
+def tiny_encoder(model):
+    import torch
+    torch.set_num_threads(1)
+    encoder = Encoder(model, 'cpu', half=False)
+    encoder.full, encoder.revision
+    return encoder
+
+@pytest.fixture(scope='session')
+def encoder(model): return tiny_encoder(model)
+
+@contextmanager
+def opened(folder, encoder, file):
+    index = NotebookIndex(folder, encoder, file)
+    try: yield index
+    finally: index.db.close()
+
+def answers(index, **kwargs):
+    "What the index says, in a form that can be compared"
+    def found(mode):
+        hits = index.search(asked, 10**6, mode, **kwargs)
+        return [(hit.path, hit.cell_index, hit.text, round(hit.score, 3)) for hit in hits]
+    return {mode: sorted(found(mode)) for mode in modes}
+
+def content(file):
+    "All that an index file holds, read without the package, and without what may differ: row ids and times"
+    with closing(apsw.Connection(str(file))) as db:
+        assert db.pragma('integrity_check') == 'ok'
+        db.execute("insert into words(words) values('integrity-check')")
+        db.execute('create virtual table temp.terms using fts5vocab(main, words, row)')
+        def ids(table): return list(db.execute(f'select id from {table} order by id'))
+        assert ids('passages') == ids('words_docsize')
+        columns = [row[1] for row in db.execute('pragma table_info(passages)') if row[1] != 'id']
+        return AttrDict(passages=sorted(db.execute(f'select {",".join(columns)} from passages'), key=repr),
+                        notebooks=sorted(db.execute('select path,digest,kind,reason from notebooks'), key=repr),
+                        terms=sorted(db.execute('select term,doc,cnt from terms')),
+                        vectors=dict(db.execute('select hash,vector from vectors')))
+
+def check_same(mine, theirs):
+    for part in ('notebooks', 'passages', 'terms'): assert mine[part] == theirs[part], part
+    assert mine.vectors.keys() == theirs.vectors.keys()
+    def numbers(found, key): return np.frombuffer(found.vectors[key], np.float16)
+    for key in mine.vectors: np.testing.assert_allclose(numbers(mine, key), numbers(theirs, key), atol=2e-3)
+
+def fresh_content(folder, encoder, file):
+    with opened(folder, encoder, file) as index: index.update()
+    return content(file)
+
+def digests(folder): return {path.name: hashlib.sha256(path.read_bytes()).digest() for path in folder.glob('*.ipynb')}
+
+# Processes: one server imports the models, and every child is a fork of it
+
+@pytest.fixture(scope='session')
+def processes():
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['sentence_transformers', 'hypothesis', 'pytest', 'semsearch.index'])
+    return context
+
+def report(pipe, step, *args):
+    "Run a step in a child, and send what came of it"
+    faulthandler.dump_traceback_later(120)
+    try: pipe.send((True, step(*args)))
+    except Exception as error: pipe.send((False, f'{type(error).__name__}: {error}'))
+
+def start(processes, step, *args):
+    mine,theirs = processes.Pipe()
+    child = processes.Process(target=report, args=(theirs, step, theirs, *args), daemon=True)
+    child.start(); theirs.close()
+    return child,mine
+
+def heard(pipe, seconds=180):
+    "What a child says next; a child that says nothing is a fault too"
+    assert pipe.poll(seconds), 'a process hangs'
+    return pipe.recv()
+
+# Processes at once
 
 def test_eight_processes_may_make_the_same_index_at_once(tmp_path):
-    program = 'import sys; from semsearch.index import open_index; open_index(sys.argv[1]).execute("insert into info values(?,1)", (sys.argv[2],))'
-    running = [subprocess.Popen([sys.executable, '-c', program, str(tmp_path/'new.db'), str(i)], stderr=subprocess.PIPE, text=True)
-               for i in range(8)]
+    program = ('import sys; from semsearch.index import open_index; '
+               'open_index(sys.argv[1]).execute("insert into info values(?,1)", (sys.argv[2],))')
+    running = [subprocess.Popen([sys.executable, '-c', program, str(tmp_path/'new.db'), str(i)], stderr=subprocess.PIPE,
+                                text=True) for i in range(8)]
     assert [process.communicate()[1] for process in running] == ['']*8
     db = open_index(tmp_path/'new.db')
     assert db.execute('select count(*) from info').get == 8
     assert db.pragma('integrity_check') == 'ok'
+
+def update_until_told(pipe, folder, model, file):
+    encoder,done = tiny_encoder(model),0
+    with opened(folder, encoder, file) as index:
+        pipe.send('ready')
+        while not pipe.poll(): index.update(); done += 1
+    return done
+
+def search_until_told(pipe, folder, model, file):
+    encoder,done = tiny_encoder(model),0
+    with opened(folder, encoder, file) as index:
+        pipe.send('ready')
+        while not pipe.poll():
+            mode = modes[done%3]
+            hits = index.search(asked, 50, mode, refresh=done%2 == 0); done += 1
+            scores = [hit.score for hit in hits]
+            assert scores == sorted(scores, reverse=True) and all(0 < score <= 1.001 for score in scores)
+            places = [(hit.path, hit.cell_index, hit.text) for hit in hits]
+            assert len(set(places)) == len(places), 'a passage stands twice'
+    return done
+
+def edit(folder, rng, i):
+    "One change of the kind that a person makes"
+    paths = sorted(folder.glob('*.ipynb'))
+    path,kind = rng.choice(paths),rng.choice('add change change move delete copy break touch'.split())
+    if kind == 'add': write(folder/f'new{i}.ipynb', [prose(rng) for _ in range(20)])
+    elif kind == 'change': write(path, [prose(rng) for _ in range(20)])
+    elif kind == 'move': os.replace(path, folder/f'moved{i}.ipynb')
+    elif kind == 'delete' and len(paths) > 6: path.unlink()
+    elif kind == 'copy': shutil.copy(path, folder/f'copy{i}.ipynb')
+    elif kind == 'break': path.write_text('{"cells": [')
+    elif kind == 'touch': os.utime(path)
+
+@needs_fork
+def test_four_writers_and_four_readers_share_an_index_while_notebooks_are_edited(tmp_path, processes, model, encoder):
+    folder,file,rng = make_notebooks(tmp_path/'nbs', 12, 20),tmp_path/'i.db',random.Random(3)
+    steps = [update_until_told, search_until_told]*4
+    running = [start(processes, step, str(folder), model, str(file)) for step in steps]
+    for _,pipe in running: assert heard(pipe) == 'ready'
+    for i in range(400 if soak else 60): edit(folder, rng, i); time.sleep(.05)
+    for _,pipe in running: pipe.send('stop')
+    ends = [heard(pipe) for _,pipe in running]
+    for child,_ in running: child.join(60)
+    assert all(good and done for good,done in ends), ends
+    with opened(folder, encoder, file) as index: index.update()
+    check_same(content(file), fresh_content(folder, encoder, tmp_path/'fresh.db'))
+
+# Killed
+
+def update_once(pipe, folder, model, file):
+    encoder = tiny_encoder(model)
+    pipe.send('ready')
+    with opened(folder, encoder, file) as index: index.update()
+
+@needs_fork
+def test_an_index_survives_a_kill_at_any_moment(tmp_path, processes, model, encoder):
+    folder,file,old,rng = make_notebooks(tmp_path/'nbs', 12, 130),tmp_path/'i.db',tmp_path/'old.db',random.Random(4)
+    before = fresh_content(folder, encoder, old)
+    for i in range(4): write(folder/f'n{i:02}.ipynb', [prose(rng) for _ in range(140)])
+    for i in range(4, 7): (folder/f'n{i:02}.ipynb').unlink()
+    for i in range(4): write(folder/f'x{i:02}.ipynb', [prose(rng) for _ in range(130)])
+    expected = fresh_content(folder, encoder, tmp_path/'fresh.db')
+    known = digests(folder)
+    def begin(again):
+        for end in ('', '-wal', '-shm'): Path(f'{file}{end}').unlink(missing_ok=True)
+        if again: shutil.copy(old, file)
+        child,pipe = start(processes, update_once, str(folder), model, str(file))
+        assert heard(pipe) == 'ready'
+        return child,pipe,time.perf_counter()
+    def written():
+        with suppress(FileNotFoundError): return os.path.getsize(file) + os.path.getsize(f'{file}-wal')
+        return 0
+    def undisturbed(again):
+        (child,pipe,started),most = begin(again),0
+        while not pipe.poll(.001): most = max(most, written())
+        assert heard(pipe) == (True, None)
+        taken = time.perf_counter()-started
+        child.join()
+        check_same(content(file), expected)
+        return taken,most
+    longest,early,partly,late = [undisturbed(again) for again in (False, True)],0,0,0
+    moments = 60 if soak else 4
+    for i in range(moments):
+        again = i%2
+        child,pipe,started = begin(again)
+        seconds,most = [limit*(i//2 + rng.random())/(moments//2) for limit in longest[again]]
+        if i//2%2: time.sleep(seconds)  # a moment of the whole update; the other half: once so much is written
+        while not i//2%2 and written() < most and child.is_alive(): time.sleep(.0005)
+        child.kill(); child.join(); pipe.close()
+        with opened(folder, encoder, file) as index:
+            found = content(file)
+            found_before = found.passages == (before.passages if again else [])
+            early,late = early+found_before,late+(found.passages == expected.passages)
+            partly += not found_before and found.passages != expected.passages
+            said = answers(index, refresh=False)
+            assert all(said.values()) == bool(found.passages)
+            index.update()
+            check_same(content(file), expected)
+    print(f'{moments} kills: {early} before the first batch, {partly} between batches, {late} at the end; '
+          f'undisturbed {longest[0][0]:.2f} s and {longest[1][0]:.2f} s')
+    assert digests(folder) == known
+
+# Disks
+
+def update_with_small_files(pipe, folder, model, file, room):
+    "Update under a limit on the size of files, and tell what happened"
+    with opened(folder, tiny_encoder(model), file) as index:
+        before,limits = answers(index, refresh=False),resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+        failed = []
+        for attempt in (index.update, lambda: index.search(asked)):
+            try: attempt()
+            except IndexFileError as error: failed.append(str(error))
+        same = answers(index, refresh=False) == before
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        index.update()
+    return failed,same
+
+@needs_fork
+@pytest.mark.parametrize('room', [0, 4096, 50_000, 200_000] if soak else [0, 200_000])
+def test_a_limit_on_file_sizes_is_named_and_the_old_index_still_answers(tmp_path, processes, model, encoder, room):
+    folder,file = make_notebooks(tmp_path/'nbs', 3, 20),tmp_path/'i.db'
+    fresh_content(folder, encoder, file)
+    write(folder/'large.ipynb', [prose(random.Random(5)) for _ in range(2000)])
+    child,pipe = start(processes, update_with_small_files, str(folder), model, str(file), room)
+    good,found = heard(pipe); child.join()
+    assert good, found
+    failed,same = found
+    assert len(failed) == 2 and all(str(file) in message for message in failed) and same
+    check_same(content(file), fresh_content(folder, encoder, tmp_path/'fresh.db'))
+
+@contextmanager
+def mounted(place, *options):
+    "Mount something on a new folder; skips the test where that is not allowed"
+    place.mkdir()
+    if os.geteuid() or not shutil.which('mount'): pytest.skip('only root may mount a small disk')
+    done = subprocess.run(['mount', *options, str(place)], capture_output=True, text=True)
+    if done.returncode: pytest.skip(f'a small disk cannot be mounted: {done.stderr.strip()}')
+    try: yield place
+    finally: subprocess.run(['umount', '--lazy', str(place)], check=True)
+
+def test_a_full_disk_is_named_and_the_old_index_still_answers(tmp_path, encoder):
+    folder = make_notebooks(tmp_path/'nbs', 3, 20)
+    with mounted(tmp_path/'disk', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs') as disk:
+        file = disk/'i.db'
+        with opened(folder, encoder, file) as index:
+            index.update()
+            before = answers(index, refresh=False)
+            write(folder/'large.ipynb', [prose(random.Random(5), 20) for _ in range(3000)])
+            for attempt in (index.update, lambda: index.search(asked)):
+                with pytest.raises(IndexFileError, match=str(file)): attempt()
+                assert answers(index, refresh=False) == before
+        assert content(file).passages
+        with opened(folder, encoder, file) as index: assert answers(index, refresh=False) == before
+        with open(disk/'other', 'wb', buffering=0) as ballast, pytest.raises(OSError):
+            while True: ballast.write(bytes(4096))
+        for place in (file, disk/'new.db', disk/'new'/'new.db'):
+            with pytest.raises(IndexFileError, match=str(place)): NotebookIndex(folder, encoder, place).update()
+        (disk/'other').unlink()
+        subprocess.run(['mount', '-o', 'remount,size=64m', str(disk)], check=True)
+        with opened(folder, encoder, file) as index:
+            assert answers(index, refresh=False) == before
+            index.update()
+        check_same(content(file), fresh_content(folder, encoder, tmp_path/'fresh.db'))
+
+@contextmanager
+def read_only(folder, shown):
+    "A folder in which nobody may write, root included, as `shown`"
+    if os.geteuid():
+        shown.symlink_to(folder)
+        os.chmod(folder, 0o555)
+        try: yield shown
+        finally: os.chmod(folder, 0o755)
+    else:
+        with mounted(shown, '--bind', str(folder)):
+            subprocess.run(['mount', '-o', 'remount,bind,ro', str(shown)], check=True)
+            yield shown
+
+def test_a_read_only_place_is_named_and_the_old_index_still_answers(tmp_path, encoder):
+    folder,place = make_notebooks(tmp_path/'nbs', 3, 20),tmp_path/'place'
+    place.mkdir()
+    with opened(folder, encoder, place/'i.db') as index: index.update(); before = answers(index, refresh=False)
+    data = (place/'i.db').read_bytes()
+    write(folder/'new.ipynb', ['something new'])
+    with read_only(place, tmp_path/'shown') as shown:
+        for file in (shown/'i.db', shown/'new.db', shown/'deep'/'er'/'new.db'):
+            with pytest.raises(IndexFileError, match=str(file)): NotebookIndex(folder, encoder, file).update()
+    assert (place/'i.db').read_bytes() == data and os.listdir(place) == ['i.db']
+    with opened(folder, encoder, place/'i.db') as index: assert answers(index, refresh=False) == before
+
+def test_a_place_that_cannot_be_a_file_is_named(tmp_path, encoder):
+    folder = make_notebooks(tmp_path/'nbs', 1, 2)
+    (tmp_path/'plain').write_text('words'); (tmp_path/'folder').mkdir()
+    for file in (tmp_path/'folder', tmp_path/'plain'/'i.db', tmp_path/('x'*300), tmp_path/'plain'):
+        with pytest.raises(IndexFileError, match=file.name): NotebookIndex(folder, encoder, file)
+    assert (tmp_path/'plain').read_text() == 'words'
+
+# Damage
+
+@pytest.fixture(scope='module')
+def sound(tmp_path_factory, encoder):
+    "A folder, its index, and what that says"
+    place = tmp_path_factory.mktemp('sound')
+    folder = make_notebooks(place/'nbs', 6, 60)
+    (folder/'broken.ipynb').write_text('{')
+    with opened(folder, encoder, place/'i.db') as index: index.update(); before = answers(index, refresh=False)
+    return AttrDict(folder=folder, data=(place/'i.db').read_bytes(), before=before)
+
+def try_everything(sound, encoder, file):
+    "Use an index in every way; each works, or raises an IndexFileError that names the file"
+    def attempt(step):
+        try: return step()
+        except IndexFileError as error: assert str(file) in str(error); return error
+    index = attempt(lambda: NotebookIndex(sound.folder, encoder, file))
+    if isinstance(index, IndexFileError): return [index]
+    path = str(sorted(sound.folder.glob('n*.ipynb'))[0])
+    def search(mode, refresh):
+        hits = index.search(asked, 10**6, mode, refresh=refresh)
+        assert all(0 < hit.score <= 1.001 for hit in hits)
+        return repr(hits),hits.map(Hit.row)
+    def similar():
+        try: return repr(index.similar(path, 'c3'))
+        except KeyError as error: assert 'No passage begins' in str(error)
+    steps = [index.status, *[partial(search, mode, False) for mode in modes], similar, index.update,
+             *[partial(search, mode, True) for mode in modes], similar, index.status]
+    try: return [attempt(step) for step in steps]
+    finally: index.db.close()
+
+def damaged(data, rng):
+    "An index file that something went wrong with"
+    data,kind = bytearray(data),rng.randrange(4)
+    if kind == 0: return data[:rng.randrange(len(data))]
+    if kind == 1: return data[:rng.randrange(len(data)//4096)*4096]
+    if kind == 2:
+        for _ in range(rng.randrange(1, 40)): data[rng.randrange(len(data))] = rng.randrange(256)
+    else:
+        for _ in range(rng.randrange(1, 4)):
+            start = rng.randrange(len(data))
+            data[start:start+2000] = rng.randbytes(min(2000, len(data)-start))
+    return data
+
+@pytest.mark.parametrize('seed', range(40 if soak else 4))
+def test_a_damaged_file_is_named_or_does_no_harm(tmp_path, sound, encoder, seed):
+    rng,known = random.Random(seed),digests(sound.folder)
+    for i in range(25):
+        file = tmp_path/f'{i}.db'
+        file.write_bytes(damaged(sound.data, rng))
+        try: try_everything(sound, encoder, file)
+        except Exception as error: raise AssertionError(f'damage {seed}, {i}: {error!r}') from error
+    assert digests(sound.folder) == known
+
+def altered(sound, file, *statements):
+    "A copy of the sound index in which something else was written"
+    file.write_bytes(sound.data)
+    with closing(apsw.Connection(str(file))) as db:
+        for statement in statements: db.execute(statement)
+    return file
+
+@pytest.mark.parametrize('version', [0, 2, -1, 10**6])
+def test_another_format_is_refused_and_left_alone(tmp_path, sound, encoder, version):
+    file = altered(sound, tmp_path/'i.db', f'pragma user_version={version}')
+    data = file.read_bytes()
+    with pytest.raises(IndexFileError, match=f'{file} has format {version}'): NotebookIndex(sound.folder, encoder, file)
+    assert file.read_bytes() == data
+
+def test_a_file_of_another_program_is_refused_and_left_alone(tmp_path, sound, encoder):
+    for name,script in [('other', 'create table t(a); insert into t values(1)'), ('mark', 'pragma application_id=7')]:
+        with closing(sqlite3.connect(tmp_path/f'{name}.db')) as db: db.executescript(script)
+    shutil.copy(next(sound.folder.glob('n*.ipynb')), tmp_path/'nb.ipynb')
+    (tmp_path/'text.txt').write_text('words '*1000)
+    for file in tmp_path.iterdir():
+        data = file.read_bytes()
+        with pytest.raises(IndexFileError, match=str(file)): NotebookIndex(sound.folder, encoder, file)
+        assert file.read_bytes() == data
+    assert len(list(tmp_path.iterdir())) == 4
+
+def test_an_empty_file_becomes_an_index(tmp_path, sound, encoder):
+    (tmp_path/'i.db').touch()
+    with opened(sound.folder, encoder, tmp_path/'i.db') as index: assert index.update().added == 7
+
+wrong = '''
+update vectors set vector=zeroblob(2) where hash=(select min(hash) from vectors)
+update vectors set vector=zeroblob(768)
+update vectors set vector=x'00' where hash=(select max(hash) from vectors)
+update vectors set vector=vector||x'00'
+update vectors set vector=''
+delete from vectors where hash=(select min(hash) from vectors)
+delete from vectors
+update vectors set vector=vector||vector where hash=(select max(hash) from vectors)
+update passages set headings='[' where id=1
+update passages set headings='7'
+update passages set headings=null
+update passages set facts='no'
+update passages set facts='7'
+update passages set facts=cast(x'ff' as text)
+update passages set text=x'ff00fe'
+update passages set text=null
+update passages set title=null
+update passages set cell_index='x'
+update notebooks set mtime='x',digest=x'00'
+delete from passages where id%2
+delete from passages
+delete from notebooks
+delete from info
+update info set value=''
+alter table passages drop column facts
+drop table vectors
+drop table passages
+drop table words
+drop table notebooks
+drop table info
+drop table words_data
+delete from words_data where id=1
+delete from words_docsize
+delete from words_idx
+delete from words_config
+insert into words(words) values('delete-all')
+insert into words(rowid,text) values(9999,'sort list')
+insert into words(rowid,text) values(-1,'sort list')
+'''.strip().splitlines()
+
+@pytest.mark.parametrize('statement', wrong)
+def test_wrong_values_are_named_or_do_no_harm(tmp_path, sound, encoder, statement):
+    known = digests(sound.folder)
+    try_everything(sound, encoder, altered(sound, tmp_path/'i.db', statement))
+    assert digests(sound.folder) == known
+
+def test_a_vector_of_another_size_is_never_compared(tmp_path, sound, encoder):
+    "One and a half and a half have the right sum, and would shift all vectors between them"
+    first,last = (f'where hash=(select {which}(hash) from vectors)' for which in ('min', 'max'))
+    file = altered(sound, tmp_path/'i.db', f'update vectors set vector=zeroblob(96) {first}',
+                   f'update vectors set vector=zeroblob(32) {last}')
+    with opened(sound.folder, encoder, file) as index:
+        with pytest.raises(IndexFileError, match=str(file)): index.search(asked, refresh=False)
+
+# Any order of edits
+
+class Folder(RuleBasedStateMachine):
+    "A folder that is edited, its index, and a naive model: read and encode everything again at each step"
+    encoder = None
+
+    @initialize()
+    def begin(self):
+        self.place = Path(tempfile.mkdtemp())
+        self.folder,self.file,self.clock = self.place/'nbs',self.place/'i.db',itertools.count(10**18, 10**9)
+        (self.folder/'sub').mkdir(parents=True)
+        self.index,self.states,self.hashes = NotebookIndex(self.folder, self.encoder, self.file),{},set()
+
+    def paths(self): return sorted(self.folder.rglob('*.ipynb'))
+    def pick(self, number): return self.paths()[number % len(self.paths())] if self.paths() else None
+    def place_of(self, name): return self.folder/f'{name}.ipynb'
+    def stamp(self, path):
+        "A later time than any before: two edits within one tick of the clock are another matter"
+        if path.is_file(): now = next(self.clock); os.utime(path, ns=(now, now))
+    def clear(self, path):
+        if path.is_dir() and not path.is_symlink(): path.rmdir()
+        else: path.unlink(missing_ok=True)
+
+    names,numbers = st.sampled_from(['a', 'b', 'c', 'sub/a', 'sub/d']),st.integers(0, 9)
+    texts = st.lists(st.sampled_from(['sort a list', 'order a pizza', 'search the web', 'long '*200]), max_size=4)
+
+    @rule(name=names, texts=texts)
+    def save(self, name, texts):
+        self.clear(self.place_of(name)); write(self.place_of(name), texts); self.stamp(self.place_of(name))
+
+    @rule(number=numbers, texts=texts)
+    def change(self, number, texts):
+        if path := self.pick(number): self.clear(path); write(path, texts); self.stamp(path)
+
+    @rule(number=numbers, name=names)
+    def move(self, number, name):
+        target = self.place_of(name)
+        if (path := self.pick(number)) and path != target: self.clear(target); path.rename(target)
+
+    @rule(number=numbers, name=names)
+    def copy(self, number, name):
+        path,target = self.pick(number),self.place_of(name)
+        if path and path.is_file() and path != target: self.clear(target); shutil.copy(path, target); self.stamp(target)
+
+    @rule(number=numbers)
+    def delete(self, number):
+        if path := self.pick(number): self.clear(path)
+
+    @rule(name=names, kind=st.sampled_from(['{', '', '[]', 'folder', 'link']))
+    def spoil(self, name, kind):
+        path = self.place_of(name)
+        self.clear(path)
+        if kind == 'folder': path.mkdir()
+        elif kind == 'link': path.symlink_to(self.folder/'nowhere')
+        else: path.write_text(kind); self.stamp(path)
+
+    @rule(number=numbers)
+    def touch(self, number):
+        if path := self.pick(number): self.stamp(path)
+
+    @rule()
+    def reopen(self):
+        self.index.db.close()
+        self.index = NotebookIndex(self.folder, self.encoder, self.file)
+
+    @invariant()
+    def agrees(self):
+        if not hasattr(self, 'index'): return
+        states = {str(path): path.read_bytes() if path.is_file() else path.is_symlink() for path in self.paths()}
+        truth = load_passages(self.folder, max_tokens=self.index.max_tokens, tokenize=self.encoder.tokenize)
+        found = self.index.update()
+        both = states.keys() & self.states.keys()
+        changed = sum(states[path] != self.states[path] for path in both)
+        hashes = set(truth.attrgot('hash'))
+        assert (found.added, found.removed) == (len(states)-len(both), len(self.states)-len(both))
+        assert (found.changed, found.unchanged) == (changed, len(both)-changed)
+        assert sorted(found.errors) == sorted((error.path, error.reason) for error in truth.errors)
+        assert found.skipped == len(truth.errors) and found.encoded == len(hashes-self.hashes)
+        self.states,self.hashes = states,hashes
+        held,status = content(self.file),self.index.status()
+        assert (status.notebooks, status.passages) == (len(states), len(truth))
+        assert held.vectors.keys() == hashes
+        rows = self.index.db.execute('select path,cell_index,cell_id,cell_type,text,hash from passages')
+        expected = ((p.path, p.cell_index, p.cell_id, p.cell_type, p.text, p.hash) for p in truth)
+        assert sorted(rows) == sorted(expected)
+        self.answers_agree(truth)
+
+    def answers_agree(self, truth):
+        def key(passage): return passage.path,passage.cell_index,passage.text
+        cosines = self.encoder.encode(truth.attrgot('embed_text')) @ self.encoder.encode_query(asked)
+        with opened(self.folder, self.encoder, ':memory:') as fresh: bm25 = fresh.search(asked, 10**6, 'bm25')
+        expected = dict(dense=dict(zip(map(key, truth), cosines)), bm25={key(hit): hit.score for hit in bm25})
+        for mode,scores in expected.items():
+            hits = self.index.search(asked, 10**6, mode, refresh=False)
+            for hit in hits: assert abs(hit.score - scores[key(hit)]) < 2e-3
+            due = {passage.hash for passage in truth if scores.get(key(passage), 0) > 2e-3}
+            assert due <= {hit.passage.hash for hit in hits}
+
+    def teardown(self):
+        if hasattr(self, 'index'): self.index.db.close(); shutil.rmtree(self.place)
+
+def test_any_order_of_edits_ends_in_what_a_fresh_reading_gives(encoder):
+    Folder.encoder = encoder
+    examples,steps = (200, 25) if soak else (15, 8)
+    run_state_machine_as_test(Folder, settings=settings(
+        max_examples=examples, stateful_step_count=steps, deadline=None, derandomize=not soak, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck)))
+
+def test_two_notebooks_of_one_size_and_one_time_may_change_places(tmp_path, encoder):
+    folder = tmp_path/'nbs'; folder.mkdir()
+    a,b = write(folder/'a.ipynb', ['sort a list']),write(folder/'b.ipynb', ['find a city'])
+    for path in (a, b): os.utime(path, ns=(10**18, 10**18))
+    with opened(folder, encoder, tmp_path/'i.db') as index:
+        index.update()
+        a.rename(folder/'c'); b.rename(a); (folder/'c').rename(b)
+        assert index.update().changed == 2
+    check_same(content(tmp_path/'i.db'), fresh_content(folder, encoder, tmp_path/'fresh.db'))
+
+class Interrupted(Encoder):
+    "An encoder during whose work somebody saves a notebook"
+    def tokenize(self, texts): self.save(); return super().tokenize(texts)
+
+def test_a_notebook_that_is_half_saved_while_it_is_read_is_read_again(tmp_path, encoder):
+    folder = make_notebooks(tmp_path/'nbs', 200, 1)
+    path,busy = folder/'n199.ipynb',Interrupted(encoder.full, 'cpu', half=False)
+    whole = path.read_bytes()
+    busy.save = lambda: path.write_text('{"cells": [')
+    with opened(folder, busy, tmp_path/'i.db') as index:
+        index.update()
+        busy.save = lambda: None
+        path.write_bytes(whole)
+        assert not index.update().errors and index.status().passages == 200
+
+def test_a_notebook_whose_permissions_are_given_back_is_read_again(tmp_path, encoder):
+    if not os.geteuid(): pytest.skip('root may read everything')
+    folder = make_notebooks(tmp_path/'nbs', 1, 2)
+    os.chmod(folder/'n00.ipynb', 0)
+    with opened(folder, encoder, tmp_path/'i.db') as index:
+        assert index.update().skipped == 1
+        os.chmod(folder/'n00.ipynb', 0o644)
+        assert index.update().skipped == 0
