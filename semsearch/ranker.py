@@ -215,7 +215,7 @@ def identity(self:LateInteractionRanker)->str:
     half = bi and (half_pays(self.full.device.type) if self.reader.half is None else self.reader.half)
     return json.dumps(['late interaction', name, self.weights, self.full.max_seq_length, half])
 
-# %% ../nbs/03_ranker.ipynb #64b712f8
+# %% ../nbs/03_ranker.ipynb #cd92129e
 @patch
 def encode_tokens(self:LateInteractionRanker,
     texts, # documents
@@ -229,7 +229,7 @@ def encode_tokens(self:LateInteractionRanker,
         found = self.fast.encode_document([new[i] for i in batch], batch_size=len(batch), show_progress_bar=False)
         if progress: progress(len(batch))
         return {new[i]: tokens for i,tokens in zip(batch, found)}
-    batches = token_batches(sizes) if batch_size is None else L(range(len(new))).batched(batch_size)
+    batches = token_batches(sizes) if batch_size is None else L(range(len(new))).batched(batch_size).map(list)
     for found in [*map(step, batches[:1]), *on_all_cores(step, batches[1:], self.full.device.type)]: self.known.update(found)
     for text in texts: self.known.move_to_end(text)
     tokens = [self.known[text] for text in texts]
@@ -251,7 +251,7 @@ def score(self:LateInteractionRanker,
         scores[rows] = found[0].float().cpu().numpy()
     return scores.clip(0, 1)
 
-# %% ../nbs/03_ranker.ipynb #0bd4c183
+# %% ../nbs/03_ranker.ipynb #4749a527
 class CrossEncoderRanker(Ranker):
     "Scores by reading query and document together"
     batched = True
@@ -273,7 +273,10 @@ class CrossEncoderRanker(Ranker):
         import torch
         return copy.deepcopy(self.full).to(torch.bfloat16) if self.uses_half else self.full
     @cached_property
-    def ruler(self): return copy.deepcopy(self.full.tokenizer)
+    def ruler(self):
+        tokenizer = copy.deepcopy(self.full.tokenizer).backend_tokenizer
+        tokenizer.no_truncation(); tokenizer.no_padding()
+        return tokenizer
     @property
     def uses_half(self): return half_pays(self.full.device.type) if self.half is None else self.half
 
@@ -291,7 +294,7 @@ def known_name(
     "The full name of a model"
     return next((full for full in known_models if str(name) == full.split('/')[1]), str(name))
 
-# %% ../nbs/03_ranker.ipynb #7e347fa8
+# %% ../nbs/03_ranker.ipynb #2de5daa2
 @patch(as_prop=True)
 def identity(self:CrossEncoderRanker)->str:
     "The model by name, weights, limit, prompts and precision"
@@ -302,7 +305,7 @@ def identity(self:CrossEncoderRanker)->str:
         self.seen,self.weights = stamp,weights_digest(self.full)
     name = str(self.model) if isinstance(self.model, (str, Path)) else type(self.full).__name__
     prompts = getattr(self.full, 'prompts', None),getattr(self.full, 'default_prompt_name', None)
-    return json.dumps(['cross-encoder', name, self.weights, self.full.max_length, *prompts, self.uses_half, 'sigmoid'])
+    return json.dumps(['cross-encoder', name, self.weights, self.full.max_seq_length, *prompts, self.uses_half, 'sigmoid'])
 
 # %% ../nbs/03_ranker.ipynb #2792eb27
 def parts_of(
@@ -318,7 +321,7 @@ def parts_of(
     groups = pack(cut(document, stops, room, cutters('markdown')), room)
     return [(query, ''.join(part for part,_ in group)) for group in groups]
 
-# %% ../nbs/03_ranker.ipynb #2ceb7a97
+# %% ../nbs/03_ranker.ipynb #646346ef
 @patch
 def logits(self:CrossEncoderRanker,
     pairs:list, # of (query, document); what is too long is cut off
@@ -332,12 +335,12 @@ def logits(self:CrossEncoderRanker,
     def step(batch):
         found[batch] = self.fast.predict([pairs[i] for i in batch], batch_size=len(batch), activation_fn=Identity(),
                                          show_progress_bar=False)
-    batches = token_batches(sizes) if batch_size is None else L(range(len(pairs))).batched(batch_size)
+    batches = token_batches(sizes) if batch_size is None else L(range(len(pairs))).batched(batch_size).map(list)
     batches[:1].map(step)
     for _ in on_all_cores(step, batches[1:], self.full.device.type): pass
     return found
 
-# %% ../nbs/03_ranker.ipynb #2dc2a5e1
+# %% ../nbs/03_ranker.ipynb #dc8c6716
 @patch
 def score(self:CrossEncoderRanker,
     pairs:list, # of (query, document)
@@ -346,7 +349,7 @@ def score(self:CrossEncoderRanker,
 )->np.ndarray: # (n,) 0 to 1, for a long document that of its best part
     "Read each pair, the long ones in parts"
     if isinstance(self.full, Ranker): return self.full.score(pairs, batch_size=batch_size, progress=progress)
-    limit,tokens = self.full.max_length or 512,self.ruler([*map(list, pairs)], verbose=False).encodings
+    limit,tokens = self.full.max_seq_length or 512,self.ruler.encode_batch(pairs)
     parts = L(zip(pairs, tokens)).map(lambda o: parts_of(*o, limit))
     sizes = [min(len(found), limit) for found,some in zip(tokens, parts) for _ in some]
     logits = self.logits(list(parts.concat()), sizes, batch_size)

@@ -1,0 +1,109 @@
+"What the rankers and their cache promise."
+import itertools, subprocess, sys
+import apsw, numpy as np, pytest, torch
+from sentence_transformers import CrossEncoder
+from transformers import BertConfig, BertForSequenceClassification
+from semsearch.index import load_encoder
+from semsearch.ranker import CrossEncoderRanker, LateInteractionRanker, Ranker, ScoreCache, score_key
+
+query,documents = 'sort a list',['how to sort', 'order a pizza', '', 'a list of lists ' * 40, 'ß 表 \x00 "quoted"']
+pairs = [(query, document) for document in documents]
+
+def make_model(folder, seed):
+    "A small real cross-encoder with random weights"
+    torch.manual_seed(seed)
+    config = BertConfig(vocab_size=30522, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, num_labels=1)
+    model = BertForSequenceClassification(config)
+    torch.nn.init.normal_(model.classifier.weight, std=2.) # scores that differ
+    model.save_pretrained(folder); load_encoder().tokenizer.save_pretrained(folder)
+    return str(folder)
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+    place = tmp_path_factory.mktemp('models')
+    return [make_model(place/name/'same-name', seed) for seed,name in enumerate('ab')]
+
+def fresh(model, **kwargs): return CrossEncoderRanker(model, half=False, cache=False).predict(pairs)
+
+def test_two_models_of_one_name_never_share_a_score(folders):
+    cache = ScoreCache(':memory:')
+    for model in folders*2:
+        found = CrossEncoderRanker(CrossEncoder(model), half=False, cache=cache).predict(pairs)
+        assert np.allclose(found, fresh(model), atol=1e-5)
+    assert not np.allclose(fresh(folders[0]), fresh(folders[1]), atol=1e-3)
+    assert (cache.hits, cache.misses) == (10, 10)
+
+def test_another_limit_prompt_precision_or_text_is_another_score(folders):
+    def ranker(limit=256, half=False, **prompt):
+        return CrossEncoderRanker(CrossEncoder(folders[0], max_length=limit, **prompt), half=half, cache=False)
+    kinds = [ranker(), ranker(limit=64), ranker(half=True), ranker(prompts={'q': 'Query: '}, default_prompt_name='q')]
+    assert all(one.identity != other.identity for one,other in itertools.combinations(kinds, 2))
+    assert kinds[0].identity == ranker().identity
+    template = score_key('m', (query, 'Title\ntext')),score_key('m', (query, 'text'))
+    assert template[0] != template[1]
+
+def test_training_on_makes_another_model(folders):
+    cache,model = ScoreCache(':memory:'),CrossEncoder(folders[0])
+    ranker = CrossEncoderRanker(model, half=False, cache=cache)
+    before = ranker.predict(pairs)
+    with torch.no_grad():
+        for weight in model.parameters(): weight.mul_(1.5)
+    after = ranker.predict(pairs)
+    assert not np.allclose(before, after, atol=1e-3) and cache.hits == 0
+
+def test_rank_agrees_with_the_library_and_keeps_ties_in_order(folders):
+    model = CrossEncoder(folders[0], max_length=512)
+    ours,theirs = CrossEncoderRanker(model, half=False, cache=False),{row['corpus_id']: row['score'] for row in model.rank(query, documents)}
+    for row in ours.rank(query, documents): assert abs(row['score'] - theirs[row['corpus_id']]) < 1e-5
+    assert [row['corpus_id'] for row in ours.rank(query, documents[:1]*4)] == [0, 1, 2, 3]
+    assert ours.rank(query, []) == [] and len(ours.rank(query, documents, top_k=2, return_documents=True, batch_size=2)) == 2
+
+def test_raw_scores_are_squeezed_once(folders):
+    plain,raw = CrossEncoder(folders[0]),CrossEncoder(folders[0], activation_fn=torch.nn.Identity())
+    found = [CrossEncoderRanker(model, half=False, cache=False).predict(pairs) for model in (plain, raw)]
+    assert np.allclose(*found, atol=1e-6)
+    logits = raw.predict([list(pair) for pair in pairs])
+    assert np.allclose(found[0], 1/(1+np.exp(-logits)), atol=1e-5)
+
+def test_the_end_of_a_long_document_is_read(folders):
+    ranker = CrossEncoderRanker(CrossEncoder(folders[0], max_length=64), half=False, cache=False)
+    filler = 'Nothing to see here, move along. '*50
+    best = max(['alpha', 'beta', 'gamma', 'delta'], key=lambda word: ranker.predict((query, word*3)))
+    assert ranker.predict((query, f'{filler}\n\n{best*3}')) >= ranker.predict((query, best*3)) - 1e-4
+
+def test_a_cache_that_is_damaged_later_is_done_without(folders, tmp_path):
+    cache = ScoreCache(tmp_path/'scores.db')
+    ranker = CrossEncoderRanker(folders[0], half=False, cache=cache)
+    expected = ranker.predict(pairs)
+    cache.db.execute('drop table scores')
+    with pytest.warns(UserWarning, match='scores.db'): assert np.allclose(ranker.predict(pairs), expected, atol=1e-5)
+
+def test_a_foreign_file_is_not_touched(tmp_path):
+    apsw.Connection(str(tmp_path/'photos.db')).execute('create table photos(id)')
+    with pytest.warns(UserWarning, match='another kind'): ranker = LateInteractionRanker(cache=tmp_path/'photos.db')
+    assert ranker.cache is None
+    assert apsw.Connection(str(tmp_path/'photos.db')).execute('select name from sqlite_master').get == 'photos'
+
+program = '''
+import sys
+from semsearch.ranker import Ranker, ScoreCache
+ranker = Ranker(lambda pairs: [len(text)/1000 for _,text in pairs])
+ranker.identity,ranker.cache = 'length',ScoreCache(sys.argv[1], size=500)
+for start in range(0, 400, 20):
+    pairs = [('q', 'x'*(i % 300)) for i in range(start, start+200)]
+    assert all(abs(score - len(text)/1000) < 1e-6 for score,(_,text) in zip(ranker.predict(pairs), pairs))
+'''
+
+def test_four_processes_share_a_cache(tmp_path):
+    file = tmp_path/'scores.db'
+    running = [subprocess.Popen([sys.executable, '-c', program, str(file)], stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [process.communicate()[1] for process in running] == ['']*4
+    cache = ScoreCache(file)
+    assert cache.db.pragma('integrity_check') == 'ok' and 0 < len(cache) <= 550
+
+@pytest.mark.parametrize('scorer', [lambda pairs: [float('nan')]*len(pairs), lambda pairs: [.5], lambda pairs: [[.5]]*len(pairs)])
+def test_a_scorer_that_fails_leaves_nothing_in_the_cache(scorer):
+    ranker = Ranker(scorer)
+    ranker.identity,ranker.cache = 'bad',ScoreCache(':memory:')
+    with pytest.raises(ValueError): ranker.predict(pairs)
+    assert len(ranker.cache) == 0
