@@ -7,16 +7,17 @@ Docs: https://semsearch.github.io/semsearch/cli.html.md"""
 # %% auto #0
 __all__ = ['app', 'Paths', 'IndexFile', 'Model', 'Hidden', 'NoIgnore', 'AsJson', 'Group', 'Glob', 'CellType', 'Language',
            'Exported', 'Error', 'Since', 'DefaultSearch', 'show_version', 'common', 'fail', 'say', 'make_search',
-           'given', 'refresh', 'show_hits', 'nothing_there', 'search', 'make_index', 'remove_index', 'clear', 'status',
-           'similar', 'main']
+           'given', 'refresh', 'fancy', 'link', 'decorated', 'show_hit', 'show_hits', 'nothing_there', 'search',
+           'make_index', 'remove_index', 'clear', 'status', 'checkup', 'doctor', 'similar', 'main']
 
-# %% ../nbs/08_cli.ipynb #e736efca
-import json, os, sys
+# %% ../nbs/08_cli.ipynb #e2aba213
+import json, os, shutil, sys
 from pathlib import Path
 from typing import Annotated, List, Optional
 import typer
 from typer.core import TyperGroup
 from . import __version__
+from .core import Hit, Passage, marked, printable
 
 # %% ../nbs/08_cli.ipynb #db214f24
 class DefaultSearch(TyperGroup):
@@ -108,19 +109,58 @@ def refresh(
     if changed or not quiet: say(told(report))
     return report
 
-# %% ../nbs/08_cli.ipynb #2736d311
+# %% ../nbs/08_cli.ipynb #28eb01d6
+def fancy()->bool:
+    "May colours and links be printed?"
+    return sys.stdout.isatty() and not os.environ.get('NO_COLOR') and os.environ.get('TERM') != 'dumb'
+
+def link(
+    path:str, # a file
+    text:str, # what is shown
+)->str: # with the codes that make terminals open the file
+    "A link in a terminal"
+    return f'\x1b]8;;{Path(path).absolute().as_uri()}\x1b\\{text}\x1b]8;;\x1b\\'
+
+# %% ../nbs/08_cli.ipynb #18ebb23e
+def decorated(
+    hit, # what was found
+    query:str, # its words are marked
+    width:int=96, # characters of the snippet
+)->str: # two lines, as Hit.lines, with colours and a link
+    "One hit for a terminal"
+    place,words = hit.lines(query, width).split('\n', 1)
+    start = printable(f'{hit.path}:{hit.cell_id}')
+    words = ''.join(typer.style(part, bold=True, fg='yellow') if hot else part for part,hot in marked(words, query))
+    return typer.style(link(hit.path, start), fg='cyan') + place[len(start):] + '\n' + words
+
+# %% ../nbs/08_cli.ipynb #36c5862f
+def show_hit(
+    hit, # what was found
+    query:str, # its words are marked
+    explain:bool=False, # with the parts of the score
+    around:tuple=((), ()), # passages before it and after it
+):
+    "Print one hit for a person"
+    def quoted(passages):
+        for passage in passages: print('\n'.join(f'    | {line}' for line in printable(passage.text).splitlines()))
+    quoted(around[0])
+    print(decorated(hit, query) if fancy() else hit.lines(query, width=96))
+    if explain: print('    ' + '  '.join(f'{name} {part:.2f}' for name,part in hit.scores.items()))
+    if any(around): print('\n'.join(f'    > {line}' for line in printable(hit.text).splitlines()))
+    quoted(around[1])
+
+# %% ../nbs/08_cli.ipynb #698c2a14
 def show_hits(
     hits, # Hits
-    as_json:bool, as_jsonl:bool, files:bool, explain:bool, # which form
+    as_json:bool=False, as_jsonl:bool=False, files:bool=False, explain:bool=False, # which form
+    around=lambda hit: ((), ()), # function from a hit to the passages before it and after it
 ):
     "Print hits in one of the forms, and stop with exit code 1 if there are none"
     if as_json: print(hits.to_json(indent=1))
     elif as_jsonl: print('\n'.join(json.dumps(row, ensure_ascii=False) for row in hits.rows()))
     elif files: print('\n'.join(hits.notebooks().attrgot('path')))
     else:
-        for hit in hits:
-            print(hit.lines(hits.query, width=96))
-            if explain: print('    ' + '  '.join(f'{name} {part:.2f}' for name,part in hit.scores.items()))
+        for hit in hits: show_hit(hit, hits.query, explain, around(hit))
     if hits.nearest: say(f'Nothing reaches that score. The nearest is:\n{hits.nearest.lines(hits.query, width=96)}')
     elif not hits: say('Nothing found.')
     if not hits: raise typer.Exit(1)
@@ -133,7 +173,7 @@ def nothing_there(
     say(f"No notebooks in {', '.join(paths)}")
     raise typer.Exit(1)
 
-# %% ../nbs/08_cli.ipynb #5ef8be5f
+# %% ../nbs/08_cli.ipynb #6c3b96c8
 @app.command(epilog='Example: semsearch "how do I skip a notebook in the tests" nbs -k 3')
 def search(
     query:Annotated[str, typer.Argument(help='A question, or words.')],
@@ -143,6 +183,8 @@ def search(
     as_jsonl:Annotated[bool, typer.Option('--jsonl', help='One JSON object a line.')]=False,
     files:Annotated[bool, typer.Option('-l', '--files-with-matches', help='Only the paths of the notebooks.')]=False,
     threshold:Annotated[float, typer.Option(help='Leave out hits with a score below this, 0 to 1.')]=0.,
+    context:Annotated[int, typer.Option('--context', '-C', metavar='N', min=0,
+                                        help='Also show N passages before and after each hit.')]=0,
     explain:Annotated[bool, typer.Option('--explain', help='Show the parts of each score.')]=False,
     no_rerank:Annotated[bool, typer.Option('--no-rerank', help='The first stage alone, which is faster.')]=False,
     group:Group=False, glob:Glob=None, cell_type:CellType=None, language:Language=None, exported:Exported=None,
@@ -166,7 +208,8 @@ def search(
         hits = notebooks(query, top_k, rerank=not no_rerank, mode=mode, threshold=threshold, refresh=False, group=group,
                          **filters)
     except (IndexFileError, ModelError, OSError, ValueError) as error: fail(error)
-    show_hits(hits, as_json, as_jsonl, files, explain)
+    around = lambda hit: notebooks.index.neighbours(hit.passage, context) if context else ((), ())
+    show_hits(hits, as_json, as_jsonl, files, explain, around)
 
 # %% ../nbs/08_cli.ipynb #236bd148
 @app.command('index', epilog='Example: semsearch index nbs blog')
@@ -215,7 +258,41 @@ def status(paths:Paths=None, as_json:AsJson=False, model:Model=None, index:Index
     print(f'model {found.model} ({found.revision})')
     for path,reason in found.errors: print(f'skipped {path}: {reason}')
 
-# %% ../nbs/08_cli.ipynb #b45b87ce
+# %% ../nbs/08_cli.ipynb #2682d810
+def checkup(
+    paths, # the searched folders
+    index=None, # the index file; None: the one in the cache folder
+): # iterator over (what, is it well, what was found or what to do)
+    "Look at everything that a search needs"
+    from importlib.metadata import PackageNotFoundError, version
+    from semsearch.index import Encoder, IndexFileError, cache_folder, check_sha256, embedded_sha256, index_file, open_index
+    from semsearch.loader import embedded_folder
+    yield 'python',sys.version_info >= (3, 10),sys.version.split()[0]
+    for package in ('semsearch', 'sentence-transformers', 'torch', 'transformers', 'numpy', 'fastcore', 'apsw'):
+        try: yield package,True,version(package)
+        except PackageNotFoundError: yield package,False,f'missing: pip install {package}'
+    try: yield 'embedded model',True,str(check_sha256(embedded_folder()/'model.safetensors', embedded_sha256).parent)
+    except (OSError, ValueError) as error: yield 'embedded model',False,str(error)
+    yield 'model hub',True,'not asked' if os.environ.get('HF_HUB_OFFLINE') else 'asked only for models that you name'
+    file = Path(index or index_file(paths, Encoder().name))
+    if not file.exists(): yield 'index',True,f'none yet; a search makes {file}'; return
+    try: found = open_index(file).pragma('integrity_check')
+    except IndexFileError as error: found = str(error)
+    yield 'index',found == 'ok',f'{file}: {found}' if found == 'ok' else f'{found}. Make it again: semsearch index --rebuild'
+    free = shutil.disk_usage(cache_folder()).free/1e9 if cache_folder().exists() else 1
+    yield 'free disk',free > .1,f'{free:.1f} GB in {cache_folder()}'
+
+# %% ../nbs/08_cli.ipynb #14c90b78
+@app.command()
+def doctor(paths:Paths=None, as_json:AsJson=False, index:IndexFile=None):
+    "Check versions, models and the index, and say what to do."
+    found = [dict(what=what, well=bool(well), found=text) for what,well,text in checkup(paths or ['.'], index)]
+    if as_json: print(json.dumps(found, indent=1))
+    else:
+        for row in found: print(f"{'ok ' if row['well'] else 'NOT'}  {row['what']:22} {row['found']}")
+    if not all(row['well'] for row in found): raise typer.Exit(2)
+
+# %% ../nbs/08_cli.ipynb #5ea07a10
 @app.command(epilog='Example: semsearch similar nbs/00_core.ipynb 5e8d2c1f nbs')
 def similar(
     notebook:Annotated[str, typer.Argument(help='A notebook of the index.')],
@@ -230,7 +307,7 @@ def similar(
         refresh(found, quiet=True)
         hits = found.similar(notebook, cell_id, top_k)
     except (KeyError, OSError, RuntimeError, ValueError) as error: fail(error)
-    show_hits(hits, as_json, False, False, False)
+    show_hits(hits, as_json)
 
 # %% ../nbs/08_cli.ipynb #c9909fbc
 def main():

@@ -646,6 +646,20 @@ def row_of(self:NotebookIndex,
     query = 'select id from passages where path=? and cell_index=? and hash=?'
     return self.db.execute(query, (os.path.abspath(os.path.expanduser(passage.path)), passage.cell_index, passage.hash)).get
 
+# %% ../nbs/02_index.ipynb #cca7103f
+@patch
+@safely
+def neighbours(self:NotebookIndex,
+    passage:Passage, # from this index
+    count:int=1, # passages on each side
+)->tuple: # L of Passage before it, and L of those after it, in the order of the notebook
+    "What stands around a passage in its notebook"
+    row,path = self.row_of(passage),os.path.abspath(os.path.expanduser(passage.path))
+    around = 'select id from passages where path=? and id between ? and ?'
+    near = [found for found, in self.db.execute(around, (path, row-count, row+count))]
+    found = self.passages_at(np.searchsorted(self.load().ids, near).tolist())
+    return found[:near.index(row)],found[near.index(row)+1:]
+
 # %% ../nbs/02_index.ipynb #c1e5520f
 @patch
 def dense_scores(self:NotebookIndex,
