@@ -410,7 +410,7 @@ def changes(self:NotebookIndex)->AttrDict: # files: {path: stamp}; stale and gon
     return AttrDict(files=files, stale=stale, gone=[path for path in rows if path not in files],
                     known={path: row[3] for path,row in rows.items()})
 
-# %% ../nbs/02_index.ipynb #ca120918
+# %% ../nbs/02_index.ipynb #bc3188ca
 def file_stamp(
     path, # a file
 )->tuple: # modification time in ns, size in bytes, and time of the last change to either or to the name; or three None
@@ -423,7 +423,7 @@ def file_digest(
     path, # a file
 ): # 32 hexadecimal digits, or None if it cannot be read
     "A hash of the file's bytes"
-    if not os.path.isfile(path): return 'not a file'
+    if not os.path.isfile(path): return 'a folder' if os.path.isdir(path) else 'no file'
     try: return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:32]
     except OSError: return None
 
