@@ -6,7 +6,7 @@ Docs: https://semsearch.github.io/semsearch/ranker.html.md"""
 
 # %% auto #0
 __all__ = ['known_models', 'Ranker', 'check_scores', 'score_key', 'ScoreCache', 'open_cache', 'token_encoder',
-           'LateInteractionRanker', 'CrossEncoderRanker', 'known_name', 'parts_of']
+           'LateInteractionRanker', 'CrossEncoderRanker', 'known_name', 'parts_of', 'MeanRanker']
 
 # %% ../nbs/03_ranker.ipynb #26dd7e82
 import copy, hashlib, json, time, warnings
@@ -251,12 +251,12 @@ def score(self:LateInteractionRanker,
         scores[rows] = found[0].float().cpu().numpy()
     return scores.clip(0, 1)
 
-# %% ../nbs/03_ranker.ipynb #4749a527
+# %% ../nbs/03_ranker.ipynb #a2f66b0b
 class CrossEncoderRanker(Ranker):
     "Scores by reading query and document together"
     batched = True
     def __init__(self,
-        model=None, # a hub name, a folder, or a loaded CrossEncoder; None: the built-in second stage
+        model=None, # a hub name, a folder, or a loaded CrossEncoder; None: the reader that comes with this package
         device:str=None, # cpu, cuda, mps, ...; None: the best there is
         half:bool=None, # bf16; None: where the hardware is faster with it
         cache=None, # a ScoreCache or a file for it; None: the one that all rankers share; False: none
@@ -264,10 +264,8 @@ class CrossEncoderRanker(Ranker):
         self.model,self.device,self.half,self.cache,self.seen = model,device,half,open_cache(cache),None
     @cached_property
     def full(self):
-        from sentence_transformers import CrossEncoder
-        if self.model is None: return LateInteractionRanker(device=self.device, cache=False)
-        if not isinstance(self.model, (str, Path)): return self.model
-        return load_model(CrossEncoder, known_name(self.model), device=self.device)
+        from semsearch.reader import load_cross_encoder
+        return load_cross_encoder(known_name(self.model) if isinstance(self.model, str) else self.model, self.device)
     @cached_property
     def fast(self):
         import torch
@@ -294,11 +292,10 @@ def known_name(
     "The full name of a model"
     return next((full for full in known_models if str(name) == full.split('/')[1]), str(name))
 
-# %% ../nbs/03_ranker.ipynb #2de5daa2
+# %% ../nbs/03_ranker.ipynb #ae3ab293
 @patch(as_prop=True)
 def identity(self:CrossEncoderRanker)->str:
     "The model by name, weights, limit, prompts and precision"
-    if isinstance(self.full, Ranker): return self.full.identity
     stamp = [(weight.data_ptr(), weight._version) for weight in self.full.parameters()]
     if stamp != self.seen:
         self.__dict__.pop('fast', None)
@@ -321,7 +318,7 @@ def parts_of(
     groups = pack(cut(document, stops, room, cutters('markdown')), room)
     return [(query, ''.join(part for part,_ in group)) for group in groups]
 
-# %% ../nbs/03_ranker.ipynb #646346ef
+# %% ../nbs/03_ranker.ipynb #cb1f2bdb
 @patch
 def logits(self:CrossEncoderRanker,
     pairs:list, # of (query, document); what is too long is cut off
@@ -335,12 +332,13 @@ def logits(self:CrossEncoderRanker,
     def step(batch):
         found[batch] = self.fast.predict([pairs[i] for i in batch], batch_size=len(batch), activation_fn=Identity(),
                                          show_progress_bar=False)
-    batches = token_batches(sizes) if batch_size is None else L(range(len(pairs))).batched(batch_size).map(list)
+    if getattr(self.full[0], 'own_batches', False): batches = L([list(range(len(pairs)))]).filter(len)
+    else: batches = token_batches(sizes) if batch_size is None else L(range(len(pairs))).batched(batch_size).map(list)
     batches[:1].map(step)
     for _ in on_all_cores(step, batches[1:], self.full.device.type): pass
     return found
 
-# %% ../nbs/03_ranker.ipynb #dc8c6716
+# %% ../nbs/03_ranker.ipynb #d1092e7a
 @patch
 def score(self:CrossEncoderRanker,
     pairs:list, # of (query, document)
@@ -348,7 +346,6 @@ def score(self:CrossEncoderRanker,
     progress=None, # called with the number of pairs done
 )->np.ndarray: # (n,) 0 to 1, for a long document that of its best part
     "Read each pair, the long ones in parts"
-    if isinstance(self.full, Ranker): return self.full.score(pairs, batch_size=batch_size, progress=progress)
     limit,tokens = self.full.max_seq_length or 512,self.ruler.encode_batch(pairs)
     parts = L(zip(pairs, tokens)).map(lambda o: parts_of(*o, limit))
     sizes = [min(len(found), limit) for found,some in zip(tokens, parts) for _ in some]
@@ -356,3 +353,32 @@ def score(self:CrossEncoderRanker,
     starts = np.cumsum([0, *parts.map(len)])[:-1]
     if progress: progress(len(pairs))
     return 1/(1+np.exp(-np.maximum.reduceat(logits, starts).astype(np.float64)))
+
+# %% ../nbs/03_ranker.ipynb #c0623da9
+class MeanRanker(Ranker):
+    "Scores by a weighted mean of what several rankers say"
+    batched = True
+    def __init__(self,
+        rankers:dict, # {name: Ranker}
+        weights, # one for each, which sum to 1
+    ): self.rankers,self.weights = rankers,list(weights)
+
+# %% ../nbs/03_ranker.ipynb #705647fc
+@patch
+def parts(self:MeanRanker,
+    pairs, # of (query, document)
+    **kwargs # batch_size and show_progress_bar, as in predict
+)->dict: # {name: (n,) scores}
+    "What each of the rankers says"
+    return {name: ranker.predict(pairs, **kwargs) for name,ranker in self.rankers.items()}
+
+@patch
+def score(self:MeanRanker,
+    pairs:list, # of (query, document)
+    batch_size:int=None, # as in predict
+    progress=None, # called with the number of pairs done
+)->np.ndarray: # (n,) 0 to 1
+    "The weighted mean"
+    found = self.parts(pairs, batch_size=batch_size)
+    if progress: progress(len(pairs))
+    return sum(weight*scores for weight,scores in zip(self.weights, found.values()))
