@@ -1136,7 +1136,7 @@ def disagreements(self:Evaluation,
             for query,a,b in pairs if a != b and not np.isnan(a+b)]
     return sorted(rows, key=lambda row: -row['change'])
 
-# %% ../nbs/05_compare.ipynb #b2da7620
+# %% ../nbs/05_compare.ipynb #b1a80d84
 @patch
 def plot_disagreements(self:Evaluation,
     first:str, second:str, # searchers
@@ -1145,16 +1145,16 @@ def plot_disagreements(self:Evaluation,
 ): # a matplotlib figure
     "One bar a query: by how much the second is better or worse"
     rows = self.disagreements(first, second, measure)
-    figure,axes = new_figure(7)
+    figure,axes = new_figure(7, 4.5)
     gains = [row['change'] for row in rows]
     axes.bar(range(len(rows)), gains, color=['#2a9d4e' if gain > 0 else '#d1495b' for gain in gains])
     named = sorted({*range(min(label, len(rows))), *range(max(0, len(rows)-label), len(rows))})
     for i in named:
         up = gains[i] > 0
         axes.annotate(fitted(rows[i]['query'], 34).strip(), (i, 0), (0, -3 if up else 3), fontsize=7, rotation=90,
-                      textcoords='offset points', ha='center', va='top' if up else 'bottom')
+                      textcoords='offset points', ha='center', va='top' if up else 'bottom', in_layout=False)
     axes.axhline(0, color='gray', lw=.8)
-    axes.set(xticks=[], ylabel=f'{measure or self.measures[0]}: {second} − {first}',
+    axes.set(xticks=[], ylim=(-1.05, 1.05), ylabel=f'{measure or self.measures[0]}: {second} − {first}',
              title=f'{sum(gain > 0 for gain in gains)} better, {sum(gain < 0 for gain in gains)} worse, '
                    f'{len(self.queries)-len(rows)} alike')
     return figure

@@ -241,8 +241,8 @@ def revision(self:Encoder)->str:
     "12 hexadecimal digits of a hash of the weights"
     return embedded_sha256[:12] if is_embedded(self.model) else weights_digest(self.full)
 
-# %% ../nbs/02_index.ipynb #7f1d151f
-application_id,format_version = 0x73656d73,1
+# %% ../nbs/02_index.ipynb #3d47f616
+application_id,format_version = 0x73656d73,2
 
 schema = '''
 create table info(key text primary key, value text not null) without rowid;

@@ -324,7 +324,7 @@ def test_a_pointer_on_the_list_is_a_hand_and_a_resting_one_is_not(wide, server):
     wide.open(server); wide.delay(1500)
     try:
         wide.type(query); screens.wait(wide.titles)
-        ActionChains(wide.chrome).move_by_offset(3, 3).perform()
+        ActionChains(wide.chrome).move_to_element(wide.find('a.hit')[0]).move_to_element(wide.find('a.hit')[1]).perform()
         screens.wait(lambda: wide.find('#ready')[0].is_displayed())
     finally: wide.delay(0)
 

@@ -107,3 +107,10 @@ def test_a_scorer_that_fails_leaves_nothing_in_the_cache(scorer):
     ranker.identity,ranker.cache = 'bad',ScoreCache(':memory:')
     with pytest.raises(ValueError): ranker.predict(pairs)
     assert len(ranker.cache) == 0
+
+def test_half_precision_hardly_changes_the_order(folders):
+    from scipy.stats import kendalltau
+    words = np.random.default_rng(0).choice(['sort', 'list', 'pizza', 'order', 'web', 'search', 'a', 'of', 'python'], (100, 30))
+    texts = [' '.join(row) for row in words]
+    full,half = (CrossEncoderRanker(folders[0], half=half, cache=False).predict([(query, text) for text in texts]) for half in (False, True))
+    assert kendalltau(full, half).statistic >= .9 and np.abs(full-half).max() < .05

@@ -6,6 +6,7 @@ They go to tests/screens, and the one that the docs show to nbs/images.
 """
 import shutil, subprocess, sys, tempfile, time
 from pathlib import Path
+from urllib.request import urlopen
 
 root = Path(__file__).resolve().parent.parent
 
@@ -65,12 +66,13 @@ def wait(true, seconds=30):
         if time.time() > end: raise TimeoutError('it did not happen')
         time.sleep(.05)
 
-def main(notebooks=root/'nbs', folder=root/'tests/screens'):
+def main(notebooks='nbs', folder=root/'tests/screens'):
     folder.mkdir(parents=True, exist_ok=True)
-    process,url = start(notebooks)
-    try: shoot(url, folder)
+    process,url = start(notebooks, cwd=root)
+    def indexed(): return b'busy' not in (said := urlopen(f'{url}status').read()) and b' 0 passages' not in said
+    try: wait(indexed, 600); shoot(url, folder)
     finally: process.terminate(); process.wait(10)
     (root/'nbs/images').mkdir(exist_ok=True)
     shutil.copy(folder/'app-cell-1280-light.png', root/'nbs/images/app-cell.png')
 
-if __name__ == '__main__': main(*map(Path, sys.argv[1:]))
+if __name__ == '__main__': main(*sys.argv[1:2], *map(Path, sys.argv[2:3]))
