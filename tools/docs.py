@@ -1,5 +1,5 @@
 "Build the docs site without Quarto: nbdev processes the notebooks, smalldocs renders them, and every internal link is checked."
-import shutil, subprocess, sys
+import re, shutil, subprocess, sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlparse
@@ -37,7 +37,16 @@ def faults(site):
             if not target.exists(): yield f'{name}: broken link {link}'
             elif anchor and target in pages and unquote(anchor) not in pages[target].ids: yield f'{name}: no such anchor {link}'
 
+def mend(site):
+    "Hits among the outputs link to cells of notebooks; on the site they lead to the page instead"
+    for path in site.rglob('*.html'):
+        text = path.read_text(encoding='utf-8')
+        def page(link): return f'href="{link[1]}.html"' if (path.parent/f'{link[1]}.html').exists() else 'href="#"'
+        mended = re.sub(r'href="([^":]+)\.ipynb#cell-id=[^"]*"', page, text)
+        if mended != text: path.write_text(mended, encoding='utf-8')
+
 def main():
+    if '--mend' in sys.argv: return mend(root/'_docs')
     from nbdev.serve import proc_nbs
     shutil.rmtree(root/'_proc', ignore_errors=True); shutil.rmtree(root/'_docs', ignore_errors=True)
     proc_nbs(n_workers=0)
@@ -45,6 +54,7 @@ def main():
     subprocess.run([smalldocs, 'render', root/'_proc', '--quiet'], check=True)
     site = next(path for path in (root/'_proc/_docs', root/'_docs') if path.exists())
     if site != root/'_docs': shutil.move(site, root/'_docs')
+    mend(root/'_docs')
     found = list(faults(root/'_docs'))
     for fault in found: print(fault)
     print(f"{len(list((root/'_docs').rglob('*.html')))} pages in _docs, {len(found)} faults")
