@@ -697,9 +697,9 @@ style_list = '''
 .hit:hover, .like:hover { text-decoration: underline; }
 mark { background: var(--mark); color: inherit; border-radius: 3px; padding: 0 1px; }
 ::highlight(words) { background-color: var(--mark); }
-.meter { display: flex; gap: 8px; align-items: center; font-size: 13px; color: var(--soft); }
-meter { width: 120px; height: 12px; }
-.score { font-variant-numeric: tabular-nums; color: var(--ink); }
+.meter { display: flex; flex-wrap: wrap; gap: 0 8px; align-items: center; font-size: 13px; color: var(--soft); }
+meter { flex: none; width: 120px; height: 12px; }
+.score { flex: none; font-variant-numeric: tabular-nums; color: var(--ink); }
 .foot { display: flex; justify-content: space-between; gap: 12px; font-size: 14px; color: var(--soft); }
 .where { font-family: ui-monospace, monospace; font-size: 12px; color: var(--soft); }
 .like { white-space: nowrap; }
