@@ -702,7 +702,7 @@ def rare_words(
     reached = accumulate(counts.values())
     return [term for i,(term,found) in enumerate(zip(counts, reached)) if found <= most or i == 0]
 
-# %% ../nbs/02_index.ipynb #4ad09317
+# %% ../nbs/02_index.ipynb #afe819d5
 @patch
 def word_scores(self:NotebookIndex,
     query:str, # any text, operators of the search language included
@@ -715,8 +715,9 @@ def word_scores(self:NotebookIndex,
     most = sum(word_weight(count, len(ids)) for count in counts.values())
     found = self.db.execute('select rowid,-bm25(words) from words where words match ?', (match,))
     rows = np.array(list(found)).reshape(-1, 2)
-    if not np.isin(rows[:,0], ids).all(): raise damaged(self.file, 'words of no passage')
-    scores[np.searchsorted(ids, rows[:,0].astype(np.int64))] = rows[:,1]/most
+    places = np.searchsorted(ids, rows[:,0].astype(np.int64)).clip(0, len(ids)-1)
+    if (ids[places] != rows[:,0]).any(): raise damaged(self.file, 'words of no passage')
+    scores[places] = rows[:,1]/most
     return scores.clip(0, 1)
 
 # %% ../nbs/02_index.ipynb #d66350d8
