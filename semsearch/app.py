@@ -29,7 +29,9 @@ from fastcore.xml import (A, Article, Body, Button, Code, Dd, Details, Div, Dl, 
     Html, Img, Input, Kbd, Label, Li, Link, Main, Mark, Meta, Ol, Option, P, Pre, Script, Section, Select, Small, Span, Summary,
     Title, ft, to_xml)
 from .core import Hits, heading_path, printable, snippet
-from .index import Encoder, NotebookIndex, file_stamp
+from .encoder import Encoder
+from .index import NotebookIndex
+from .store import file_stamp
 from .loader import outputs_of, read_json, read_notebook
 from .search import NotebookSearch
 

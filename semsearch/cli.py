@@ -79,7 +79,8 @@ def make_search(
     **kwargs # likewise
 ): # a NotebookSearch
     "Open the index for a command, or stop with one line that says why not"
-    from semsearch.index import IndexFileError, ModelError
+    from semsearch.encoder import ModelError
+    from semsearch.store import IndexFileError
     from semsearch.search import NotebookSearch
     try: return NotebookSearch(paths or ['.'], **kwargs)
     except (IndexFileError, ModelError, FileNotFoundError, ValueError) as error: fail(error)
@@ -107,7 +108,7 @@ def refresh(
     quiet:bool=False, # say nothing if all went well
 ): # the report of the update
     "Bring the index up to date, and tell what was done and what was skipped"
-    from semsearch.index import told
+    from semsearch.store import told
     report = index.update()
     changed = report.added or report.changed or report.removed
     for path,reason in report.errors if changed or not quiet else []: say(f'skipped {index.shown(path)}: {reason}')
@@ -202,7 +203,8 @@ def search(
     "Find the cells that answer a query, best first."
     if not query.strip(): fail('The query is empty: say what to look for')
     if offline: os.environ['HF_HUB_OFFLINE'] = '1'
-    from semsearch.index import IndexFileError, ModelError
+    from semsearch.encoder import ModelError
+    from semsearch.store import IndexFileError
     notebooks = make_search(paths, model=model, ranker=ranker, index=index, hidden=hidden, ignore=not no_ignore)
     try:
         report = refresh(notebooks.index, quiet=True)
@@ -222,7 +224,8 @@ def make_index(
     model:Model=None, index:IndexFile=None, hidden:Hidden=False, no_ignore:NoIgnore=False,
 ):
     "Bring the index up to date, which a search does by itself."
-    from semsearch.index import Encoder, IndexFileError, ModelError, index_file
+    from semsearch.encoder import Encoder, ModelError
+    from semsearch.store import IndexFileError, index_file
     if rebuild: remove_index(index or index_file(paths or ['.'], Encoder(model).name))
     try: refresh(make_search(paths, model=model, index=index, hidden=hidden, ignore=not no_ignore).index)
     except (IndexFileError, ModelError, OSError, ValueError) as error: fail(error)
@@ -232,7 +235,7 @@ def remove_index(
     file, # an index file
 )->bool: # was there one?; stops with exit code 2 if the file is not ours
     "Delete an index file, and nothing else"
-    from semsearch.index import application_id
+    from semsearch.store import application_id
     file = Path(file)
     if not file.exists(): return False
     with open(file, 'rb') as data: head = data.read(72)
@@ -245,7 +248,8 @@ def remove_index(
 @app.command()
 def clear(paths:Paths=None, model:Model=None, index:IndexFile=None):
     "Delete the index of a folder; the notebooks stay as they are."
-    from semsearch.index import Encoder, index_file
+    from semsearch.encoder import Encoder
+    from semsearch.store import index_file
     file = index or index_file(paths or ['.'], Encoder(model).name)
     say(f'Deleted {file}' if remove_index(file) else f'There is no index at {file}')
 
@@ -268,7 +272,8 @@ def checkup(
 ): # iterator over (what, is it well, what was found or what to do)
     "Look at everything that a search needs"
     from importlib.metadata import PackageNotFoundError, version
-    from semsearch.index import Encoder, IndexFileError, cache_folder, check_sha256, embedded_sha256, index_file, open_index
+    from semsearch.encoder import Encoder, check_sha256, embedded_sha256
+    from semsearch.store import IndexFileError, cache_folder, index_file, open_index
     from semsearch.loader import embedded_folder
     yield 'python',sys.version_info >= (3, 10),sys.version.split()[0]
     for package in ('semsearch', 'sentence-transformers', 'torch', 'transformers', 'numpy', 'fastcore', 'apsw'):
@@ -324,7 +329,7 @@ def train(
     hidden:Hidden=False, no_ignore:NoIgnore=False,
 ):
     "Tune the built-in ranker to your own notebooks."
-    from semsearch.index import ModelError
+    from semsearch.encoder import ModelError
     from semsearch.loader import load_passages
     from semsearch.train import tune
     try: result = tune(load_passages(paths or ['.'], hidden=hidden, ignore=not no_ignore), output, judged, epochs,

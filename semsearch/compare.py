@@ -24,7 +24,9 @@ import numpy as np
 from fastcore.basics import AttrDict, patch, store_attr
 from fastcore.foundation import L
 from .core import Hit, Hits, Passage, heading_path, printable
-from .index import Encoder, ModelError, NotebookIndex, best, index_file, is_embedded, load_model
+from .encoder import Encoder, ModelError, is_embedded, load_model
+from .index import NotebookIndex, best
+from .store import index_file
 from .loader import embedded_folder
 from .ranker import CrossEncoderRanker, LateInteractionRanker, Ranker
 from .search import NotebookSearch

@@ -15,7 +15,7 @@ from fastcore.basics import AttrDict, patch, store_attr
 from fastcore.foundation import L
 from .app import Desk, around, read_at, said
 from .core import printable
-from .index import check_path, file_stamp
+from .store import check_path, file_stamp
 from .search import cited
 
 # %% ../nbs/10_mcp.ipynb #c8ac7b7d

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch, store_attr
 from fastcore.foundation import L
-from .index import (Encoder, IndexFileError, ModelError, cache_folder, half_pays, load_model, on_all_cores,
-                             open_database, token_batches, weights_digest)
+from .encoder import Encoder, ModelError, half_pays, load_model, on_all_cores, token_batches, weights_digest
+from .store import IndexFileError, cache_folder, open_database
 from .loader import cut, cutters, pack
 
 # %% ../nbs/03_ranker.ipynb #ae2c423b

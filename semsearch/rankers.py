@@ -20,8 +20,9 @@ import numpy as np
 from fastcore.basics import AttrDict, patch, store_attr
 from fastcore.foundation import L
 from .core import printable
-from .index import (Encoder, ModelError, NotebookIndex, half_pays, load_model, on_all_cores, open_index,
-                             token_batches, weights_digest)
+from .encoder import Encoder, ModelError, half_pays, load_model, on_all_cores, token_batches, weights_digest
+from .index import NotebookIndex
+from .store import open_index
 from .ranker import CrossEncoderRanker, LateInteractionRanker, Ranker, open_cache
 
 # %% ../nbs/07_rankers.ipynb #10db9a33

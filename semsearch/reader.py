@@ -19,8 +19,8 @@ from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import InputModule
 from torch import nn
 from torch.nn import functional as F
-from .index import (ModelError, check_sha256, embedded_name, embedded_sha256, load_encoder, load_model,
-                             token_batches)
+from .encoder import (ModelError, check_sha256, embedded_name, embedded_sha256, load_encoder, load_model,
+                               token_batches)
 
 # %% ../nbs/02a_reader.ipynb #5d8229db
 class Adapted(nn.Module):

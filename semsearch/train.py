@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.foundation import L
 from .core import heading_path, without_magics
-from .index import load_encoder, load_model, word_terms
+from .encoder import load_encoder, load_model
+from .store import word_terms
 from .search import same_words
 
 # %% ../nbs/06_train.ipynb #485206b7

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from semsearch.compare import (Collection, QuerySetError, Searcher, compare, evaluate, load_queries, rank_biased_overlap,
                                rank_correlation, score_runs, warm_seconds)
-from semsearch.index import Encoder, NotebookIndex
+from semsearch.encoder import Encoder
+from semsearch.index import NotebookIndex
 from semsearch.ranker import Ranker
 
 def cell(kind, source, i): return dict(cell_type=kind, id=f'c{i}', metadata={}, source=source,

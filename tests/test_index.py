@@ -9,7 +9,9 @@ from fastcore.basics import AttrDict
 from hypothesis import HealthCheck, Phase, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from semsearch.core import Hit
-from semsearch.index import Encoder, IndexFileError, NotebookIndex, open_index
+from semsearch.encoder import Encoder
+from semsearch.index import NotebookIndex
+from semsearch.store import IndexFileError, open_index
 from semsearch.loader import embedded_folder, load_passages
 
 soak = bool(os.environ.get('SEMSEARCH_SOAK'))
@@ -132,7 +134,7 @@ def heard(pipe, seconds=180):
 # Processes at once
 
 def test_eight_processes_may_make_the_same_index_at_once(tmp_path):
-    program = ('import sys; from semsearch.index import open_index; '
+    program = ('import sys; from semsearch.store import open_index; '
                'open_index(sys.argv[1]).execute("insert into info values(?,1)", (sys.argv[2],))')
     running = [subprocess.Popen([sys.executable, '-c', program, str(tmp_path/'new.db'), str(i)], stderr=subprocess.PIPE,
                                 text=True) for i in range(8)]

@@ -4,7 +4,7 @@ from pathlib import Path
 import apsw, numpy as np, pytest, torch
 from sentence_transformers import CrossEncoder
 from transformers import BertConfig, BertForSequenceClassification
-from semsearch.index import Encoder, load_encoder
+from semsearch.encoder import Encoder, load_encoder
 from semsearch.loader import load_passages
 from semsearch.ranker import CrossEncoderRanker, LateInteractionRanker, Ranker, ScoreCache, score_key
 

@@ -4,7 +4,8 @@ os.environ.setdefault('HF_HUB_OFFLINE', '1')
 from pathlib import Path
 import numpy as np, pytest, torch
 from transformers import BertConfig, BertForSequenceClassification, T5Config, T5EncoderModel, T5ForConditionalGeneration, T5Tokenizer
-from semsearch.index import ModelError, NotebookIndex
+from semsearch.encoder import ModelError
+from semsearch.index import NotebookIndex
 from semsearch.ranker import Ranker
 from semsearch.rankers import (CausalLMRanker, DuoT5Ranker, LateInteractionRanker, MonoT5Ranker, RankT5Ranker,
                                StoredLateInteractionRanker, answer_ids, cut_to, explain, highlight, load_tokenizer, pack_tokens,

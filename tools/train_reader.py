@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.foundation import L
 from sentence_transformers.util import cos_sim, pairwise_cos_sim
-from semsearch.index import Encoder
+from semsearch.encoder import Encoder
 from semsearch.loader import Cell, Notebook, split_notebooks
 from semsearch.train import mine_negatives, read_pairs, train_cross_encoder
 
