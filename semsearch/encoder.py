@@ -137,7 +137,7 @@ def half_pays(
     if device == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     return device == 'cpu' and 1.2*fastest_seconds(torch.bfloat16) < fastest_seconds(torch.float32)
 
-# %% ../nbs/01b_encoder.ipynb #9a15f3f9
+# %% ../nbs/01b_encoder.ipynb #8040d38a
 class Encoder:
     "A bi-encoder that is loaded at first use, and its faster half-precision twin"
     def __init__(self,
@@ -147,7 +147,9 @@ class Encoder:
         truncate_dim:int=None, # numbers of a vector to keep, for models trained for that; None: all
     ): store_attr()
     @cached_property
-    def full(self): return load_encoder(self.model, L(self.device)[0] if self.device else None, truncate_dim=self.truncate_dim)
+    def full(self):
+        device = L(self.device)[0] if self.device else None
+        return load_encoder(self.model, device, truncate_dim=self.truncate_dim)
     @cached_property
     def ruler(self): return copy.deepcopy(self.full.tokenizer)
     @cached_property

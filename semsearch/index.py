@@ -56,15 +56,15 @@ def passages_at(self:NotebookIndex,
     try: return rows.map(lambda row: row_passage(row, self.shown(row[0])))
     except (TypeError, ValueError) as error: raise damaged(self.file, error) from error
 
-# %% ../nbs/02_index.ipynb #57a0b33a
+# %% ../nbs/02_index.ipynb #fb4ba36a
 @patch
 @safely
 def row_of(self:NotebookIndex,
     passage:Passage, # from this index
 )->int: # its id in the file
     "Where a passage is stored; neighbours have neighbouring numbers"
-    query = 'select id from passages where path=? and cell_index=? and hash=?'
-    return self.db.execute(query, (os.path.abspath(os.path.expanduser(passage.path)), passage.cell_index, passage.hash)).get
+    query,path = 'select id from passages where path=? and cell_index=? and hash=?',os.path.expanduser(passage.path)
+    return self.db.execute(query, (os.path.abspath(path), passage.cell_index, passage.hash)).get
 
 # %% ../nbs/02_index.ipynb #cca7103f
 @patch
@@ -80,7 +80,7 @@ def neighbours(self:NotebookIndex,
     found = self.passages_at(np.searchsorted(self.load().ids, near).tolist())
     return found[:near.index(row)],found[near.index(row)+1:]
 
-# %% ../nbs/02_index.ipynb #c1e5520f
+# %% ../nbs/02_index.ipynb #376de01b
 @patch
 def dense_scores(self:NotebookIndex,
     query:str, # not empty
@@ -89,7 +89,8 @@ def dense_scores(self:NotebookIndex,
     matrix = self.load().matrix
     if not len(matrix): return np.zeros(0, np.float32)
     vector = self.encoder.encode_query(query)
-    if matrix.shape[1] != len(vector): raise damaged(self.file, f'vectors of {matrix.shape[1]} numbers, not {len(vector)}')
+    if matrix.shape[1] != len(vector):
+        raise damaged(self.file, f'vectors of {matrix.shape[1]} numbers, not {len(vector)}')
     return np.nan_to_num(matrix @ vector).clip(0, 1)
 
 # %% ../nbs/02_index.ipynb #d37f8bea
@@ -196,7 +197,7 @@ def nanoseconds(
     if isinstance(moment, date) and not isinstance(moment, datetime): moment = datetime(*moment.timetuple()[:3])
     return int(1e9 * (moment.timestamp() if isinstance(moment, datetime) else moment))
 
-# %% ../nbs/02_index.ipynb #cf06f56b
+# %% ../nbs/02_index.ipynb #dea439bd
 @patch
 @safely
 def allowed(self:NotebookIndex,
@@ -215,8 +216,8 @@ def allowed(self:NotebookIndex,
              "json_extract(facts,'$.error')=?": error if isinstance(error, str) else None,
              "(json_extract(facts,'$.error') is not null)=?": error if isinstance(error, bool) else None}
     tests = {test: value for test,value in tests.items() if value is not None}
-    found = L(self.db.execute(' and '.join(['select id,path from passages join notebooks using(path) where true', *tests]),
-                              tuple(tests.values())))
+    query = ' and '.join(['select id,path from passages join notebooks using(path) where true', *tests])
+    found = L(self.db.execute(query, tuple(tests.values())))
     good = {path for path in found.itemgot(1).unique() if glob is None or matches(self.shown(path), glob)}
     rows = found.filter(lambda row: row[1] in good).itemgot(0)
     return np.isin(self.load().ids, np.array(rows, dtype=np.int64))

@@ -23,7 +23,8 @@ from .core import printable
 from .encoder import Encoder, ModelError, half_pays, load_model, on_all_cores, token_batches, weights_digest
 from .index import NotebookIndex
 from .store import open_index
-from .ranker import CrossEncoderRanker, LateInteractionRanker, Ranker, open_cache
+from .cache import open_cache
+from .ranker import CrossEncoderRanker, LateInteractionRanker, Ranker
 
 # %% ../nbs/07_rankers.ipynb #10db9a33
 def answer_ids(

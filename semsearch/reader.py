@@ -146,7 +146,7 @@ def read_all(self:PairReader,
     sizes = [min(len(ids), self.max_length) for ids in self.tokenizer(new, verbose=False).input_ids] if new else []
     found = {new[i]: vectors for batch in token_batches(sizes)
              for i,vectors in zip(batch, self.read([new[i] for i in batch]))}
-    vectors = [found[text] if text in found else self.known[text].float() for text in texts]
+    vectors = [found[text] if text in found else self.known[text].to(self.scale.dtype) for text in texts]
     if not vectors[0].requires_grad: self.known.update({text: one.half() for text,one in found.items()})
     while len(self.known) > self.remember: self.known.popitem(last=False)
     mask = nn.utils.rnn.pad_sequence([torch.ones(len(one), dtype=torch.bool) for one in vectors], batch_first=True)

@@ -14,7 +14,8 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 from .core import Hit, Hits, Passage, heading_path
 from .index import NotebookIndex, best, check_query
-from .ranker import CrossEncoderRanker, LateInteractionRanker, MeanRanker, Ranker, open_cache
+from .cache import open_cache
+from .ranker import CrossEncoderRanker, LateInteractionRanker, MeanRanker, Ranker
 
 # %% ../nbs/04_search.ipynb #40f70a2f
 class NotebookSearch:
@@ -30,7 +31,7 @@ class NotebookSearch:
         self.index = index if isinstance(index, NotebookIndex) else NotebookIndex(paths, model, index, **kwargs)
         self.ranker = load_ranker(ranker, self.index.encoder, cache)
 
-# %% ../nbs/04_search.ipynb #6feb135b
+# %% ../nbs/04_search.ipynb #aad23273
 late_and_reader = .6,.4 # their weights in the built-in second stage
 
 def load_ranker(
@@ -41,9 +42,10 @@ def load_ranker(
     "The second stage that somebody asked for"
     if ranker is None:
         cache = open_cache(cache) or False
-        return MeanRanker(dict(late=LateInteractionRanker(encoder, cache=cache), reader=CrossEncoderRanker(cache=cache)),
-                          late_and_reader)
-    return ranker if hasattr(ranker, 'rank') and not hasattr(ranker, 'num_labels') else CrossEncoderRanker(ranker, cache=cache)
+        late,reader = LateInteractionRanker(encoder, cache=cache),CrossEncoderRanker(cache=cache)
+        return MeanRanker(dict(late=late, reader=reader), late_and_reader)
+    ready = hasattr(ranker, 'rank') and not hasattr(ranker, 'num_labels') # a CrossEncoder has both
+    return ranker if ready else CrossEncoderRanker(ranker, cache=cache)
 
 # %% ../nbs/04_search.ipynb #e4ec85e1
 rerank_share = .8 # of the final score; the rest is the share of the query's words

@@ -9,9 +9,9 @@ __all__ = ['application_id', 'format_version', 'schema', 'IndexFileError', 'dama
            'open_database', 'open_index', 'word_terms', 'cache_folder', 'index_file', 'check_path', 'NotebookStore',
            'file_stamp', 'file_digest', 'batches', 'told', 'read_matrix', 'reading']
 
-# %% ../nbs/01c_store.ipynb #082b1f53
+# %% ../nbs/01c_store.ipynb #20db03d2
 import glob, hashlib, json, os, re, time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from itertools import islice
 from pathlib import Path
@@ -82,7 +82,7 @@ def safely(
         with clear_errors(self.file): return method(self, *args, **kwargs)
     return wrapped
 
-# %% ../nbs/01c_store.ipynb #5a9f5b11
+# %% ../nbs/01c_store.ipynb #5bbb37a4
 def open_database(
     file, # a path, or ':memory:'
     owner:int, # the application_id in the file's header
@@ -104,7 +104,7 @@ def open_database(
             elif theirs != owner: raise IndexFileError(f'{file} is a database of another kind; nothing was changed.')
             elif format != version: raise IndexFileError(
                 f'{file} has format {format}, and this version reads {version}. Make it again with --rebuild.')
-        db.pragma('journal_mode', 'wal')
+        with suppress(apsw.BusyError): db.pragma('journal_mode', 'wal') # whoever is in the way is doing the same
     return db
 
 # %% ../nbs/01c_store.ipynb #0ff7f5e5

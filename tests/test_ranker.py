@@ -6,7 +6,8 @@ from sentence_transformers import CrossEncoder
 from transformers import BertConfig, BertForSequenceClassification
 from semsearch.encoder import Encoder, load_encoder
 from semsearch.loader import load_passages
-from semsearch.ranker import CrossEncoderRanker, LateInteractionRanker, Ranker, ScoreCache, score_key
+from semsearch.cache import ScoreCache, score_key
+from semsearch.ranker import CrossEncoderRanker, LateInteractionRanker, Ranker
 
 query,documents = 'sort a list',['how to sort', 'order a pizza', '', 'a list of lists ' * 40, 'ß 表 \x00 "quoted"']
 pairs = [(query, document) for document in documents]
@@ -88,7 +89,8 @@ def test_a_foreign_file_is_not_touched(tmp_path):
 
 program = '''
 import sys
-from semsearch.ranker import Ranker, ScoreCache
+from semsearch.cache import ScoreCache
+from semsearch.ranker import Ranker
 ranker = Ranker(lambda pairs: [len(text)/1000 for _,text in pairs])
 ranker.identity,ranker.cache = 'length',ScoreCache(sys.argv[1], size=500)
 for start in range(0, 400, 20):
@@ -116,3 +118,10 @@ def test_half_precision_hardly_changes_the_order():
     for make in (lambda half: CrossEncoderRanker(half=half, cache=False), lambda half: LateInteractionRanker(Encoder(half=half), cache=False)):
         full,half = (make(half).predict([(query, text) for text in texts]) for half in (False, True))
         assert kendalltau(full, half).statistic >= .97
+
+def test_the_built_in_reader_in_half_precision_remembers_what_it_read():
+    ranker = CrossEncoderRanker(half=True, cache=False)
+    first = ranker.predict(pairs)
+    assert np.allclose(ranker.predict(pairs), first, atol=.01) # all texts from memory
+    again = ranker.predict([('another question', documents[0]), (query, 'new'), *pairs]) # some of them
+    assert np.allclose(again[2:], first, atol=.02)
