@@ -32,7 +32,7 @@ from .core import Hits, heading_path, printable, snippet
 from .encoder import Encoder
 from .index import NotebookIndex
 from .store import file_stamp
-from .loader import outputs_of, read_json, read_notebook
+from .notebook import outputs_of, read_json, read_notebook
 from .search import NotebookSearch
 
 # %% ../nbs/09_app.ipynb #7e09220d

@@ -274,7 +274,7 @@ def checkup(
     from importlib.metadata import PackageNotFoundError, version
     from semsearch.encoder import Encoder, check_sha256, embedded_sha256
     from semsearch.store import IndexFileError, cache_folder, index_file, open_index
-    from semsearch.loader import embedded_folder
+    from semsearch.passages import embedded_folder
     yield 'python',sys.version_info >= (3, 10),sys.version.split()[0]
     for package in ('semsearch', 'sentence-transformers', 'torch', 'transformers', 'numpy', 'fastcore', 'apsw'):
         try: yield package,True,version(package)

@@ -27,7 +27,7 @@ from .core import Hit, Hits, Passage, heading_path, printable
 from .encoder import Encoder, ModelError, is_embedded, load_model
 from .index import NotebookIndex, best
 from .store import index_file
-from .loader import embedded_folder
+from .passages import embedded_folder
 from .ranker import CrossEncoderRanker, LateInteractionRanker, Ranker
 from .search import NotebookSearch
 

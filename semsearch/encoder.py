@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch, store_attr
 from fastcore.foundation import L
-from .loader import embedded_folder, tokenize
+from .passages import embedded_folder, tokenize
 
 # %% ../nbs/01b_encoder.ipynb #9926bb36
 embedded_name = 'sentence-transformers/all-MiniLM-L6-v2'

@@ -18,7 +18,7 @@ from fastcore.basics import patch, store_attr
 from fastcore.foundation import L
 from .cache import ScoreCache, open_cache
 from .encoder import Encoder, ModelError, half_pays, load_model, on_all_cores, token_batches, weights_digest
-from .loader import cut, cutters, pack
+from .passages import cut, cutters, pack
 
 # %% ../nbs/03_ranker.ipynb #ae2c423b
 class Ranker:

@@ -21,7 +21,8 @@ from fastcore.foundation import L
 from fastcore.xdg import xdg_cache_home
 from .core import heading_path, printable
 from .encoder import Encoder, ModelError
-from .loader import NotebookError, find_notebooks, split_all
+from .loader import find_notebooks, split_all
+from .notebook import NotebookError
 
 # %% ../nbs/01c_store.ipynb #3d47f616
 application_id,format_version = 0x73656d73,2

@@ -12,7 +12,8 @@ from semsearch.core import Hit
 from semsearch.encoder import Encoder
 from semsearch.index import NotebookIndex
 from semsearch.store import IndexFileError, open_index
-from semsearch.loader import embedded_folder, load_passages
+from semsearch.loader import load_passages
+from semsearch.passages import embedded_folder
 
 soak = bool(os.environ.get('SEMSEARCH_SOAK'))
 can_fork = 'forkserver' in multiprocessing.get_all_start_methods()

@@ -3,8 +3,9 @@ import json, os, random, re, string, subprocess, sys, tarfile, time
 from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
-from semsearch.loader import (Notebook, NotebookError, clean_code, clean_markdown, find_notebooks, load_passages, read_notebook,
-                              split_notebook, tokenize, try_read)
+from semsearch.loader import find_notebooks, load_passages, try_read
+from semsearch.notebook import Notebook, NotebookError, clean_markdown, read_notebook
+from semsearch.passages import clean_code, split_notebook, tokenize
 
 def words(text): return set(re.findall(r'\w+', text))
 

@@ -85,7 +85,7 @@ def test_every_tool_answers(answers):
     assert text(found['like']).startswith('[1] ') and 'files.ipynb#c0' in text(found['like'])
 
 def test_answers_keep_to_their_budget(answers):
-    from semsearch.loader import tokenize
+    from semsearch.passages import tokenize
     _,found = answers
     for name,most in dict(budget=400, capped=100).items():
         assert len(tokenize([text(found[name])])[0]) <= most

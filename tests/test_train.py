@@ -18,7 +18,7 @@ train_cross_encoder(lists, sys.argv[1], sys.argv[2], batch_size=4, max_steps=10,
 def tiny(folder):
     "A small cross-encoder with dropout, made on the spot"
     import torch
-    from semsearch.loader import embedded_folder
+    from semsearch.passages import embedded_folder
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
     torch.manual_seed(0)
     BertForSequenceClassification(BertConfig(vocab_size=30522, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,

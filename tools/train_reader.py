@@ -10,7 +10,8 @@ import numpy as np
 from fastcore.foundation import L
 from sentence_transformers.util import cos_sim, pairwise_cos_sim
 from semsearch.encoder import Encoder
-from semsearch.loader import Cell, Notebook, split_notebooks
+from semsearch.loader import split_notebooks
+from semsearch.notebook import Cell, Notebook
 from semsearch.train import mine_negatives, read_pairs, train_cross_encoder
 
 def read(file):
