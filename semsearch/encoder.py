@@ -8,7 +8,7 @@ Docs: https://semsearch.github.io/semsearch/encoder.html.md"""
 __all__ = ['embedded_name', 'embedded_sha256', 'check_sha256', 'quiet', 'ModelError', 'load_model', 'load_encoder', 'is_embedded',
            'token_batches', 'on_all_cores', 'fastest_seconds', 'half_pays', 'Encoder', 'weights_digest']
 
-# %% ../nbs/01b_encoder.ipynb #cd8713d4
+# %% ../nbs/01b_encoder.ipynb #8f1c5159
 import copy, hashlib, time, warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager

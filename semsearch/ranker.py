@@ -8,7 +8,7 @@ Docs: https://semsearch.github.io/semsearch/ranker.html.md"""
 __all__ = ['known_models', 'Ranker', 'check_scores', 'token_encoder', 'LateInteractionRanker', 'CrossEncoderRanker', 'known_name',
            'parts_of', 'MeanRanker']
 
-# %% ../nbs/03_ranker.ipynb #5b806b5e
+# %% ../nbs/03_ranker.ipynb #3b7c3643
 import copy, json
 from collections import OrderedDict
 from functools import cached_property

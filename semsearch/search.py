@@ -7,7 +7,7 @@ Docs: https://semsearch.github.io/semsearch/search.html.md"""
 # %% auto #0
 __all__ = ['late_and_reader', 'rerank_share', 'NotebookSearch', 'load_ranker', 'search', 'same_words', 'cited', 'Context']
 
-# %% ../nbs/04_search.ipynb #91814406
+# %% ../nbs/04_search.ipynb #72a4219f
 import os
 import numpy as np
 from fastcore.basics import patch
