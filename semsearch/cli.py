@@ -12,14 +12,14 @@ __all__ = ['app', 'Paths', 'IndexFile', 'Model', 'Hidden', 'NoIgnore', 'AsJson',
            'checkup', 'doctor', 'similar', 'train', 'compare_models', 'evaluate_models', 'open_door', 'serve',
            'serve_agents', 'main']
 
-# %% ../nbs/08_cli.ipynb #e2aba213
+# %% ../nbs/08_cli.ipynb #6dcf2c18
 import json, os, shutil, sys
 from pathlib import Path
 from typing import Annotated, List, Optional
 import typer
 from typer.core import TyperGroup
 from . import __version__
-from .core import Hit, Passage, marked, printable
+from .core import Hit, Passage, marked, plain_json, printable
 
 # %% ../nbs/08_cli.ipynb #db214f24
 class DefaultSearch(TyperGroup):
@@ -43,21 +43,21 @@ def show_version(wanted:bool):
 def common(version:Annotated[bool, typer.Option('--version', callback=show_version, is_eager=True,
                                                 help='Print the version.')]=False): pass
 
-# %% ../nbs/08_cli.ipynb #12a3d1bd
+# %% ../nbs/08_cli.ipynb #12eac709
 def fail(
     error, # an exception or a text
 ):
     "Say in one line what went wrong, and stop with exit code 2"
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    print(f'semsearch: {text}', file=sys.stderr)
+    print(printable(f'semsearch: {text}'), file=sys.stderr)
     raise typer.Exit(2)
 
-# %% ../nbs/08_cli.ipynb #0f6015e1
+# %% ../nbs/08_cli.ipynb #e84cd4ab
 def say(
     text:str, # for a person
 ):
     "Tell something that is not a result"
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
 
 # %% ../nbs/08_cli.ipynb #94ee405c
 Paths = Annotated[Optional[List[str]], typer.Argument(
@@ -155,7 +155,7 @@ def show_hit(
     if any(around): print('\n'.join(f'    > {line}' for line in printable(hit.text).splitlines()))
     quoted(around[1])
 
-# %% ../nbs/08_cli.ipynb #698c2a14
+# %% ../nbs/08_cli.ipynb #1047804b
 def show_hits(
     hits, # Hits
     as_json:bool=False, as_jsonl:bool=False, files:bool=False, explain:bool=False, # which form
@@ -163,8 +163,8 @@ def show_hits(
 ):
     "Print hits in one of the forms, and stop with exit code 1 if there are none"
     if as_json: print(hits.to_json(indent=1))
-    elif as_jsonl: print('\n'.join(json.dumps(row, ensure_ascii=False) for row in hits.rows()))
-    elif files: print('\n'.join(hits.notebooks().attrgot('path')))
+    elif as_jsonl: print('\n'.join(map(plain_json, hits.rows())))
+    elif files: print('\n'.join(hits.notebooks().attrgot('path').map(printable if sys.stdout.isatty() else str)))
     else:
         for hit in hits: show_hit(hit, hits.query, explain, around(hit))
     if hits.nearest: say(f'Nothing reaches that score. The nearest is:\n{hits.nearest.lines(hits.query, width=96)}')
@@ -253,7 +253,7 @@ def clear(paths:Paths=None, model:Model=None, index:IndexFile=None):
     file = index or index_file(paths or ['.'], Encoder(model).name)
     say(f'Deleted {file}' if remove_index(file) else f'There is no index at {file}')
 
-# %% ../nbs/08_cli.ipynb #e01fc268
+# %% ../nbs/08_cli.ipynb #93302e99
 @app.command()
 def status(paths:Paths=None, as_json:AsJson=False, model:Model=None, index:IndexFile=None):
     "Say what is indexed, where, and what was skipped."
@@ -261,9 +261,9 @@ def status(paths:Paths=None, as_json:AsJson=False, model:Model=None, index:Index
     if as_json:
         found.errors = [dict(path=path, reason=reason) for path,reason in found.errors]
         print(json.dumps(found, indent=1)); return
-    print(f'{found.notebooks} notebooks, {found.passages} passages, {found.bytes/1e6:.1f} MB\n{found.file}')
-    print(f'model {found.model} ({found.revision})')
-    for path,reason in found.errors: print(f'skipped {path}: {reason}')
+    print(f'{found.notebooks} notebooks, {found.passages} passages, {found.bytes/1e6:.1f} MB')
+    print(printable(f'{found.file}\nmodel {found.model} ({found.revision})'))
+    for path,reason in found.errors: print(printable(f'skipped {path}: {reason}'))
 
 # %% ../nbs/08_cli.ipynb #2682d810
 def checkup(
@@ -290,14 +290,14 @@ def checkup(
     free = shutil.disk_usage(cache_folder()).free/1e9 if cache_folder().exists() else 1
     yield 'free disk',free > .1,f'{free:.1f} GB in {cache_folder()}'
 
-# %% ../nbs/08_cli.ipynb #14c90b78
+# %% ../nbs/08_cli.ipynb #43fbba3d
 @app.command()
 def doctor(paths:Paths=None, as_json:AsJson=False, index:IndexFile=None):
     "Check versions, models and the index, and say what to do."
     found = [dict(what=what, well=bool(well), found=text) for what,well,text in checkup(paths or ['.'], index)]
     if as_json: print(json.dumps(found, indent=1))
     else:
-        for row in found: print(f"{'ok ' if row['well'] else 'NOT'}  {row['what']:22} {row['found']}")
+        for row in found: print(f"{'ok ' if row['well'] else 'NOT'}  {row['what']:22} {printable(row['found'])}")
     if not all(row['well'] for row in found): raise typer.Exit(2)
 
 # %% ../nbs/08_cli.ipynb #5ea07a10
