@@ -16,7 +16,7 @@ from itertools import accumulate
 import numpy as np
 from fastcore.basics import AttrDict, patch
 from fastcore.foundation import L
-from .core import Hit, Hits, Passage
+from .core import Hit, Hits, Passage, printable
 from .store import NotebookStore, damaged, reading, safely, told, word_terms
 
 # %% ../nbs/02_index.ipynb #2d7d4df2
@@ -167,15 +167,16 @@ def top_hits(self:NotebookIndex,
     return Hits([Hit(passage, float(scores[i]), rank, {name: float(part[i]) for name,part in (parts or {}).items()})
                  for rank,(i,passage) in enumerate(zip(top, self.passages_at(top)), 1)], query=query)
 
-# %% ../nbs/02_index.ipynb #f6f3c5ba
+# %% ../nbs/02_index.ipynb #af50c972
 def check_query(
     query:str, # what somebody typed
     top_k:int, # how many hits they want
-)->str: # the query, without blanks around it; raises ValueError if it is empty or top_k is below 1
+)->str: # the query as text that models can read; raises ValueError if it is empty or top_k is below 1
     "Refuse what cannot be searched for"
-    if not isinstance(query, str) or not query.strip(): raise ValueError('The query is empty: say what to look for')
+    query = printable(query).strip() if isinstance(query, str) else ''
+    if not query: raise ValueError('The query is empty: say what to look for')
     if top_k < 1: raise ValueError(f'top_k must be at least 1, not {top_k}')
-    return query.strip()
+    return query
 
 # %% ../nbs/02_index.ipynb #c73bcfaf
 def matches(

@@ -22,7 +22,7 @@ from fastcore.xdg import xdg_cache_home
 from .core import heading_path, printable
 from .encoder import Encoder, ModelError
 from .loader import find_notebooks, split_all
-from .notebook import NotebookError
+from .notebook import NotebookError, text_name
 
 # %% ../nbs/01c_store.ipynb #3d47f616
 application_id,format_version = 0x73656d73,2
@@ -187,7 +187,7 @@ def check_model(self:NotebookStore):
 @safely
 def changes(self:NotebookStore)->AttrDict: # files: {path: stamp}; stale and gone: paths; known: {path: digest}
     "What happened to the folder since the last update, by time and size"
-    files = {os.path.abspath(path): file_stamp(path) for path in find_notebooks(self.paths, **self.kwargs)}
+    files = {text_name(os.path.abspath(path)): file_stamp(path) for path in find_notebooks(self.paths, **self.kwargs)}
     rows = {path: row for path,*row in self.db.execute('select path,mtime,size,ctime,digest from notebooks')}
     stale = [path for path,stamp in files.items() if path not in rows or list(stamp) != rows[path][:3]]
     return AttrDict(files=files, stale=stale, gone=[path for path in rows if path not in files],
