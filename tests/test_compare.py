@@ -2,11 +2,14 @@
 import json, os, random, statistics, subprocess, sys, time
 from pathlib import Path
 import pytest
-from semsearch.compare import (Collection, QuerySetError, Searcher, compare, evaluate, load_queries, rank_biased_overlap,
-                               rank_correlation, score_runs, warm_seconds)
+from semsearch.compare import (QuerySetError, compare, evaluate, known_item_queries, load_queries, rank_biased_overlap,
+                               rank_correlation, score_runs)
+from semsearch.cost import disk_bytes, find_weights
 from semsearch.encoder import Encoder
-from semsearch.index import NotebookIndex
-from semsearch.ranker import Ranker
+from semsearch.index import NotebookIndex, embedded_folder
+from semsearch.cache import ScoreCache
+from semsearch.ranker import CrossEncoderRanker, LateInteractionRanker, Ranker
+from semsearch.search import NotebookSearch
 
 def cell(kind, source, i): return dict(cell_type=kind, id=f'c{i}', metadata={}, source=source,
                                        **(dict(outputs=[], execution_count=None) if kind == 'code' else {}))
@@ -70,7 +73,7 @@ def test_nothing_to_measure_is_an_error(folder, tmp_path):
     with pytest.raises(QuerySetError, match='no queries'): evaluate('bm25', [], folder)
     empty = tmp_path/'empty.jsonl'; empty.write_text('\n')
     with pytest.raises(QuerySetError, match='empty.jsonl'): evaluate('bm25', empty, folder)
-    with pytest.raises(ValueError, match='nothing to evaluate'): evaluate([], queries, folder)
+    with pytest.raises(ValueError, match='at least one model'): evaluate([], queries, folder)
 
 def test_each_bi_encoder_encodes_each_passage_once(folder, tmp_path, monkeypatch):
     monkeypatch.setenv('SEMSEARCH_INDEX_DIR', str(tmp_path))
@@ -97,13 +100,61 @@ def test_latency_agrees_with_an_outside_clock_and_orders_models(index):
         assert found.costs[name].documents == 100
     assert found.costs['fast'].p50_ms < found.costs['slow'].p50_ms
 
+def test_a_clock_is_not_answered_from_a_cache_and_forgets_what_was_read(index, tmp_path):
+    cache,taken = ScoreCache(tmp_path/'scores.db'),[]
+    class Slow(Ranker):
+        identity,batched = 'slow',False
+        def __init__(self): self.cache,self.known = cache,{}
+        def score(self, pairs):
+            new = {text for _,text in pairs}-set(self.known)
+            time.sleep(.05 + .1*bool(new)); self.known.update(dict.fromkeys(new)); taken.append(len(pairs))
+            return [len(text) for _,text in pairs]
+    ranker = Slow()
+    cost = evaluate({'slow': ranker}, queries, index=index).costs['slow']
+    assert 50 <= cost.p50_ms < 90 and 150 <= cost.new_ms < 220
+    assert ranker.cache is cache and len(cache) > 0
+    once = len(taken)
+    evaluate({'slow': ranker}, queries, index=index, timed=1)
+    assert len(taken) == once + 1 + 4 # quality comes from the cache: only the warm-up and the clock read
+
+def test_sizes_are_those_of_the_files_and_shared_weights_count_once(index):
+    encoder = index.encoder
+    late,cross,whole = LateInteractionRanker(encoder, cache=False),CrossEncoderRanker(cache=False),NotebookSearch(index=index, cache=False)
+    for ranker in (late, cross, whole.ranker): ranker.rank('warm up', ['x'])
+    files = sum(file.stat().st_size for file in embedded_folder().rglob('*') if file.is_file())
+    count = lambda *sources: sum(tensor.numel() for tensor in find_weights(sources))
+    assert disk_bytes([late]) == files and count(late) == count(index) == count(index, late)
+    weights = Path(sys.modules['semsearch'].__file__).parent/'weights'
+    assert disk_bytes([cross]) == files + sum(file.stat().st_size for file in weights.rglob('*') if file.is_file())
+    assert count(cross) > 1e6 and count(index, whole.ranker) > count(index)
+
+def test_t5_and_causal_rankers_take_part(index, tmp_path):
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration, T5Tokenizer
+    from semsearch.rankers import MonoT5Ranker
+    pieces = ['<pad>', '</s>', '<unk>', '▁true', '▁false', '▁Query', '▁Document', '▁Relevant', '▁rice', '▁', ':']
+    tokenizer = T5Tokenizer(vocab=[(piece, -2.) for piece in pieces])
+    torch.manual_seed(0)
+    model = T5ForConditionalGeneration(T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2,
+                                                decoder_start_token_id=0)).eval()
+    found = compare(['bm25', MonoT5Ranker((model, tokenizer), cache=False)], 'rice', index=index, candidates=10)
+    assert found.names == ['bm25', 'MonoT5Ranker'] and not found.errors
+    assert len(found['MonoT5Ranker']) == 10
+    model.save_pretrained(tmp_path/'t5')
+    assert 'wrap it in the ranker' in compare(['bm25', str(tmp_path/'t5')], 'rice', index=index).errors[str(tmp_path/'t5')]
+
+def test_known_items_are_a_query_set_that_a_search_answers(index):
+    known = known_item_queries(index.passages_at(range(len(index.load().ids))), limit=20)
+    assert len(load_queries(known)) == 20 and {query['type'] for query in known} == {'heading'}
+    assert evaluate('bm25', known, index=index)['cell@5'] > .8
+
 def test_one_failing_model_does_not_lose_the_others(index):
     def broken(query): raise MemoryError('too big')
     found = compare(['bm25', broken, 'no/such-model', Ranker(lambda pairs: [1])], 'web', index=index, candidates=10)
     assert found.names == ['bm25'] and list(found.errors) == ['broken', 'no/such-model', 'Ranker']
     measured = evaluate(['bm25', broken], queries, index=index)
     assert measured.names == ['bm25'] and isinstance(measured.errors['broken'], MemoryError)
-    assert 'broken failed: MemoryError' in repr(measured)
+    assert 'broken  MemoryError: too big' in repr(measured)
 
 def test_dictionaries_and_functions_and_paths_are_matched(index):
     perfect = {query['qid']: dict(query['rels']) for query in queries}
@@ -115,8 +166,8 @@ def test_dictionaries_and_functions_and_paths_are_matched(index):
     assert evaluate(full, queries)['MRR@10'] == 1
 
 @pytest.mark.parametrize('line,problem', [
-    ('{"qid": "2", "query": "x", "rels": {"a": 3}}', '0, 1 or 2'), ('[1]', 'expected an object'), ('{"query": "x", "rels": {}}', '"qid"'),
-    ('{"qid": "2", "query": "x"}', '"rels"'), ('{"qid": "2", "query": "x", "rels": {}, "best_cells": {"a": -1}}', 'best cell'),
+    ('{"qid": "2", "query": "x", "rels": {"a": 3}}', 'from 0 to 2'), ('[1]', 'expected an object'), ('{"query": "x", "rels": {}}', '"qid"'),
+    ('{"qid": "2", "query": "x"}', '"rels"'), ('{"qid": "2", "query": "x", "rels": {}, "best_cells": {"a": -1}}', 'best_cells'),
     ('{"qid": "1", "query": "x", "rels": {}}', 'used in'), ('nonsense', 'not JSON'), ('{"qid": "2", "query": "x", "rels": {}, "type": 3}', '"type"')])
 def test_query_sets_name_the_line(tmp_path, line, problem):
     file = tmp_path/'queries.jsonl'
