@@ -6,7 +6,8 @@ from semsearch.compare import (QuerySetError, compare, evaluate, known_item_quer
                                rank_correlation, score_runs)
 from semsearch.cost import disk_bytes, find_weights
 from semsearch.encoder import Encoder
-from semsearch.index import NotebookIndex, embedded_folder
+from semsearch.index import NotebookIndex
+from semsearch.passages import embedded_folder
 from semsearch.cache import ScoreCache
 from semsearch.ranker import CrossEncoderRanker, LateInteractionRanker, Ranker
 from semsearch.search import NotebookSearch
