@@ -9,7 +9,7 @@ __all__ = ['always', 'Searcher', 'named_hit', 'as_hits', 'is_ranking', 'reordere
            'index_searcher', 'ranker_searcher', 'whole_searcher', 'read_config', 'model_kind', 'named_searcher',
            'object_searcher', 'called', 'each_model', 'free_name', 'make_searcher']
 
-# %% ../nbs/04b_searchers.ipynb #22611c55
+# %% ../nbs/04b_searchers.ipynb #503a5bfd
 import json, os, re, time, warnings
 from functools import cached_property, partial
 from pathlib import Path
