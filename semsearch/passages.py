@@ -21,12 +21,12 @@ from fastcore.foundation import L
 from .core import Passage, heading_path
 from .notebook import Cell, Notebook, NotebookError, clean_markdown, directives, fenced, heading_of
 
-# %% ../nbs/00b_passages.ipynb #0fd97235
+# %% ../nbs/00b_passages.ipynb #0b66271f
 def clean_code(
     source:str, # code
 )->str: # the same without directive lines
     "Code without the directives of nbdev and Quarto"
-    return re.sub(r'^\s*#\s*\|.*\n?', '', source, flags=re.M).strip('\n')
+    return re.sub(r'^[ \t]*#[ \t]*\|.*\n?', '', source, flags=re.M).strip('\n')
 
 # %% ../nbs/00b_passages.ipynb #72b66638
 def cell_facts(
