@@ -9,7 +9,7 @@ __all__ = ['application_id', 'format_version', 'schema', 'IndexFileError', 'dama
            'open_database', 'open_index', 'word_terms', 'cache_folder', 'index_file', 'check_path', 'NotebookStore',
            'file_stamp', 'file_digest', 'batches', 'told', 'read_matrix', 'reading']
 
-# %% ../nbs/01c_store.ipynb #20db03d2
+# %% ../nbs/01c_store.ipynb #939396cb
 import glob, hashlib, json, os, re, time
 from contextlib import contextmanager, suppress
 from functools import wraps
@@ -20,9 +20,9 @@ from fastcore.basics import AttrDict, patch
 from fastcore.foundation import L
 from fastcore.xdg import xdg_cache_home
 from .core import heading_path, printable
-from .encoder import Encoder, ModelError
+from .encoder import Encoder, ModelError, sha256_of
 from .loader import find_notebooks, split_all
-from .notebook import NotebookError, text_name
+from .notebook import NotebookError, largest, text_name
 
 # %% ../nbs/01c_store.ipynb #3d47f616
 application_id,format_version = 0x73656d73,2
@@ -182,7 +182,7 @@ def check_model(self:NotebookStore):
             f'{self.file} was made with another {key} ({theirs.get(key)}, not {mine[key]}), and vectors of two models '
             'cannot be compared. Make it again with --rebuild, or name another file with --index.')
 
-# %% ../nbs/01c_store.ipynb #4f11590f
+# %% ../nbs/01c_store.ipynb #8c58ff57
 @patch
 @safely
 def changes(self:NotebookStore)->AttrDict: # files: {path: stamp}; stale and gone: paths; known: {path: digest}
@@ -193,7 +193,7 @@ def changes(self:NotebookStore)->AttrDict: # files: {path: stamp}; stale and gon
     return AttrDict(files=files, stale=stale, gone=[path for path in rows if path not in files],
                     known={path: row[3] for path,row in rows.items()})
 
-# %% ../nbs/01c_store.ipynb #bc3188ca
+# %% ../nbs/01c_store.ipynb #40aa268d
 def file_stamp(
     path, # a file
 )->tuple: # modification time in ns, size in bytes, and time of the last change to either or to the name; or three None
@@ -207,7 +207,7 @@ def file_digest(
 ): # 32 hexadecimal digits, or None if it cannot be read
     "A hash of the file's bytes"
     if not os.path.isfile(path): return 'a folder' if os.path.isdir(path) else 'no file'
-    try: return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:32]
+    try: return 'too large' if os.path.getsize(path) > largest else sha256_of(path)[:32]
     except OSError: return None
 
 # %% ../nbs/01c_store.ipynb #d1c233b2
@@ -276,7 +276,7 @@ def read_stale(self:NotebookStore,
         (path, digests[path], L(), one) if isinstance(one, NotebookError) else (path, digests[path], one, None)
         for path,one in zip(other, found))
 
-# %% ../nbs/01c_store.ipynb #376de5fb
+# %% ../nbs/01c_store.ipynb #87b4abe8
 @patch
 def write_batch(self:NotebookStore,
     rows, # of (path, digest, passages, error), from read_stale
@@ -288,6 +288,7 @@ def write_batch(self:NotebookStore,
     vectors = self.encode_new(passages_of, progress)
     with self.db:
         vectors.update(self.encode_new(passages_of.filter(lambda passage: passage.hash not in vectors)))
+        self.db.execute("insert or ignore into info values('untidy','')")
         self.db.executemany('insert or ignore into vectors values(?,?)', list(vectors.items()))
         for path,digest,passages,error in rows:
             if passages is None: self.db.execute(touch, (*files[path], path))
@@ -306,7 +307,7 @@ def batches(
         groups[-1].append(row); count += len(row[2] or [])
     return L(groups).filter(len)
 
-# %% ../nbs/01c_store.ipynb #6fa193e9
+# %% ../nbs/01c_store.ipynb #f4eca2cc
 @patch
 @safely
 def update(self:NotebookStore,
@@ -320,7 +321,7 @@ def update(self:NotebookStore,
     with tqdm(total=total, desc='Encoding', unit=' passages', leave=False,
               disable=None if show_progress_bar is None else not show_progress_bar) as bar:
         encoded = sum(batches(rows).map(self.write_batch, files=todo.files, progress=bar.update))
-    if todo.gone or rows: self.tidy(todo.gone)
+    if todo.gone or self.db.execute("select count(*) from info where key='untidy'").get: self.tidy(todo.gone)
     new = rows.filter(lambda row: row[2] is not None)
     added = new.filter(lambda row: row[0] not in todo.known)
     errors = self.errors()
@@ -344,7 +345,7 @@ def told(
     speed = f' ({report.encoded/report.seconds:.0f} a second)' if report.encoded else ''
     return f'{counts}; {report.encoded} passages encoded in {report.seconds:.1f} s{speed}'
 
-# %% ../nbs/01c_store.ipynb #d38a8128
+# %% ../nbs/01c_store.ipynb #4b14a007
 @patch
 def tidy(self:NotebookStore,
     gone, # absolute paths of notebooks that are no longer there
@@ -353,6 +354,7 @@ def tidy(self:NotebookStore,
     with self.db:
         for path in gone: self.forget(path)
         self.db.execute('delete from vectors where hash not in (select hash from passages)')
+        self.db.execute("delete from info where key='untidy'")
 
 # %% ../nbs/01c_store.ipynb #04ef3779
 @patch
