@@ -8,7 +8,7 @@ Docs: https://semsearch.github.io/semsearch/index.html.md"""
 __all__ = ['word_share', 'NotebookIndex', 'row_passage', 'word_weight', 'rare_words', 'best', 'check_query', 'matches',
            'nanoseconds']
 
-# %% ../nbs/02_index.ipynb #4ffba990
+# %% ../nbs/02_index.ipynb #46ed6fa2
 import json, os, re, sys
 from collections import Counter
 from datetime import date, datetime
@@ -66,18 +66,20 @@ def row_of(self:NotebookIndex,
     query,path = 'select id from passages where path=? and cell_index=? and hash=?',os.path.expanduser(passage.path)
     return self.db.execute(query, (os.path.abspath(path), passage.cell_index, passage.hash)).get
 
-# %% ../nbs/02_index.ipynb #cca7103f
+# %% ../nbs/02_index.ipynb #d22d493c
 @patch
 @safely
 def neighbours(self:NotebookIndex,
     passage:Passage, # from this index
     count:int=1, # passages on each side
 )->tuple: # L of Passage before it, and L of those after it, in the order of the notebook
-    "What stands around a passage in its notebook"
-    row,path = self.row_of(passage),os.path.abspath(os.path.expanduser(passage.path))
-    around = 'select id from passages where path=? and id between ? and ?'
-    near = [found for found, in self.db.execute(around, (path, row-count, row+count))]
-    found = self.passages_at(np.searchsorted(self.load().ids, near).tolist())
+    "What stands around a passage in its notebook; nothing if it is no longer there"
+    path,around = os.path.abspath(os.path.expanduser(passage.path)),'select id from passages where path=? and id between ? and ?'
+    with reading(self.db):
+        row = self.row_of(passage)
+        if row is None: return L(),L()
+        near = [found for found, in self.db.execute(around, (path, row-count, row+count))]
+        found = self.passages_at(np.searchsorted(self.load().ids, near).tolist())
     return found[:near.index(row)],found[near.index(row)+1:]
 
 # %% ../nbs/02_index.ipynb #376de01b
@@ -113,15 +115,15 @@ def word_weight(
     "The most that BM25 can give for a word"
     return float(2.2*max(1e-6, np.log((total-count+.5)/(count+.5))))
 
-# %% ../nbs/02_index.ipynb #5574ea75
+# %% ../nbs/02_index.ipynb #197a13cc
 def rare_words(
     counts:dict, # {word: passages that hold it}, rarest first
     total:int, # passages
 )->list: # of words, at least one if there are any
     "The words that are worth looking up"
-    most = max(10_000, total//20)
-    reached = accumulate(counts.values())
-    return [term for i,(term,found) in enumerate(zip(counts, reached)) if found <= most or i == 0]
+    held = {term: count for term,count in counts.items() if count}
+    most,reached = max(10_000, total//20),accumulate(held.values())
+    return [term for i,(term,found) in enumerate(zip(held, reached)) if found <= most or i == 0]
 
 # %% ../nbs/02_index.ipynb #afe819d5
 @patch
