@@ -196,7 +196,8 @@ def nanoseconds(
     moment, # a date or time, as text such as 2026-01-31, as an object of datetime, or in seconds since 1970
 )->int: # ns since 1970; raises ValueError if it cannot be understood
     "The moment as a file system counts it"
-    if isinstance(moment, str): moment = datetime.fromisoformat(moment)
+    try: moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    except ValueError: raise ValueError(f'A date looks like 2026-01-31, not like {moment!r}') from None
     if isinstance(moment, date) and not isinstance(moment, datetime): moment = datetime(*moment.timetuple()[:3])
     return int(1e9 * (moment.timestamp() if isinstance(moment, datetime) else moment))
 

@@ -7,15 +7,16 @@ Docs: https://semsearch.github.io/semsearch/search.html.md"""
 # %% auto #0
 __all__ = ['late_and_reader', 'rerank_share', 'NotebookSearch', 'load_ranker', 'search', 'same_words', 'cited', 'Context']
 
-# %% ../nbs/04_search.ipynb #72a4219f
+# %% ../nbs/04_search.ipynb #e66257e2
 import os
 import numpy as np
 from fastcore.basics import patch
 from fastcore.foundation import L
 from .core import Hit, Hits, Passage, heading_path
-from .index import NotebookIndex, best, check_query
 from .cache import open_cache
+from .index import NotebookIndex, best, check_query
 from .ranker import CrossEncoderRanker, LateInteractionRanker, MeanRanker, Ranker
+from .store import IndexFileError
 
 # %% ../nbs/04_search.ipynb #40f70a2f
 class NotebookSearch:
@@ -66,7 +67,7 @@ def rerank(self:NotebookSearch,
     def scores(i): return dict(hits[i].scores, **{name: float(part[i]) for name,part in parts.items()})
     return Hits([Hit(hits[i].passage, float(blend[i]), rank, scores(i)) for rank,i in enumerate(order, 1)], query=query)
 
-# %% ../nbs/04_search.ipynb #46ff2000
+# %% ../nbs/04_search.ipynb #272019f5
 @patch
 def __call__(self:NotebookSearch,
     query:str, # a question, or words
@@ -77,6 +78,7 @@ def __call__(self:NotebookSearch,
     threshold:float=0., # hits below this score are left out; if all are, the best of them is .nearest
     refresh:bool=True, # bring the index up to date first
     group:bool=False, # one hit for each notebook, its best
+    explain:bool=False, # also find out which words made each hit
     **filters # glob, cell_type, language, exported, error and since, as in NotebookIndex.allowed
 )->Hits: # best first; raises ValueError for an empty query or top_k below 1
     "Find the passages that answer a query"
@@ -87,7 +89,28 @@ def __call__(self:NotebookSearch,
     if group: hits = hits.notebooks()
     kept = hits.filter(lambda hit: hit.score >= threshold)[:top_k]
     if hits and not kept: kept.nearest = hits[0]
-    return kept
+    kept.around = self.around
+    return self.explain(kept) if explain else kept
+
+# %% ../nbs/04_search.ipynb #3f314e80
+@patch
+def around(self:NotebookSearch,
+    hit:Hit, # of a search
+)->tuple: # L of the passage before it, and L of the one after it; empty where there is none, or not any more
+    "What stands next to a hit"
+    try: return self.index.neighbours(hit.passage)
+    except (IndexFileError, TypeError): return L(),L()
+
+# %% ../nbs/04_search.ipynb #7b56dd1a
+@patch
+def explain(self:NotebookSearch,
+    hits:Hits, # of a search
+)->Hits: # the same hits, with their why where the ranker can be looked into
+    "Find out which words made each hit, and leave it on the hit as why"
+    from semsearch.inside import explain
+    try: hits.map(lambda hit: setattr(hit, 'why', explain(hits.query, hit.embed_text, self.ranker)))
+    except TypeError: pass # nobody can look into such a ranker
+    return hits
 
 # %% ../nbs/04_search.ipynb #269a15f7
 def search(
