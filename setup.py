@@ -15,7 +15,7 @@ suffix = '_requirements'
 setup(
     version = re.search(r"__version__\s*=\s*['\"](.+?)['\"]", (here/'semsearch/__init__.py').read_text(encoding='utf-8'))[1],
     packages = find_packages(include=['semsearch', 'semsearch.*']),
-    package_data = {'semsearch': ['weights/*']},
+    package_data = {'semsearch': ['weights/*', 'static/*']},
     install_requires = lines('requirements'),
     extras_require = {key.removesuffix(suffix): lines(key) for key in settings if key.endswith(suffix)},
     entry_points = dict(console_scripts=lines('console_scripts'), nbdev=['semsearch=semsearch._modidx:d']),

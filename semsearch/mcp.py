@@ -7,14 +7,15 @@ Docs: https://semsearch.github.io/semsearch/mcp.html.md"""
 # %% auto #0
 __all__ = ['count_tokens', 'fit_tokens', 'cite_all', 'cell_block', 'Tools', 'described', 'make_server', 'serve']
 
-# %% ../nbs/10_mcp.ipynb #a8fc6c3c
+# %% ../nbs/10_mcp.ipynb #254409f0
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Optional
 from fastcore.basics import AttrDict, patch, store_attr
 from fastcore.foundation import L
-from .app import Desk, around, read_at, said
+from .app import Desk, read_at, said
 from .core import printable
+from .page import around
 from .store import check_path, file_stamp
 from .search import cited
 
@@ -38,7 +39,7 @@ def fit_tokens(
     room = max(0, most-count_tokens(encoder, note)-2)
     return text[:tokens.offsets[room-1][1] if room else 0] + note
 
-# %% ../nbs/10_mcp.ipynb #db5e188f
+# %% ../nbs/10_mcp.ipynb #3b118e47
 def cite_all(
     encoder, # an Encoder
     hits, # Hits
@@ -54,7 +55,8 @@ def cite_all(
         cost = count_tokens(encoder, text)
         if cost <= room: chosen.append(text); room -= cost
     left = len(hits)-len(chosen)
-    return '\n\n'.join(filter(None, [*chosen, f'[{left} of {len(hits)} passages left out: max_tokens]' if left else '', notice]))
+    missing = f'[{left} of {len(hits)} passages left out: max_tokens]' if left else ''
+    return '\n\n'.join(filter(None, [*chosen, missing, notice]))
 
 # %% ../nbs/10_mcp.ipynb #e9e623bc
 def cell_block(
@@ -144,12 +146,13 @@ def similar(self:Tools,
     if top_k < 1: self.ask(self.desk.search('x', top_k))
     return cite_all(self.encoder, self.ask(self.desk.similar(path, cell_id, min(top_k, 50))), max_tokens)
 
-# %% ../nbs/10_mcp.ipynb #da077fa6
+# %% ../nbs/10_mcp.ipynb #cf0fbc84
 @patch
 def status(self:Tools)->str: # a few lines
     "Say what is searched: folders, number of notebooks and passages, and notebooks that could not be read."
     notice,found = self.fresh(),self.ask(self.desk.quick.submit(lambda notebooks: notebooks.index.status()))
-    lines = [f"{found.notebooks} notebooks, {found.passages} passages in {', '.join(self.desk.index.paths)}", f'model: {found.model}',
+    lines = [f"{found.notebooks} notebooks, {found.passages} passages in {', '.join(self.desk.index.paths)}",
+             f'model: {found.model}',
              *found.errors[:20].map(lambda error: f'skipped {self.desk.index.shown(error[0])}: {error[1]}'),
              f'… and {len(found.errors)-20} more skipped' if len(found.errors) > 20 else '', notice]
     return printable('\n'.join(filter(None, lines)))
@@ -173,7 +176,7 @@ def described(
     tool.__annotations__ = {p.name: p.annotation for p in with_comments} | dict(**{'return': str})
     return tool
 
-# %% ../nbs/10_mcp.ipynb #de6cefb6
+# %% ../nbs/10_mcp.ipynb #fd3b061a
 def make_server(
     opened, # a Desk, or a Future of one
     patience:float=20., # seconds that a search waits for the index to be brought up to date
@@ -182,8 +185,8 @@ def make_server(
     try: from mcp.server.mcpserver import MCPServer; from mcp.types import ToolAnnotations
     except ImportError: raise ImportError("The MCP server needs the SDK: pip install 'semsearch[mcp]'") from None
     tools = Tools(opened, patience)
-    server = MCPServer('semsearch', instructions='Search the Jupyter notebooks of the user by meaning, and read what was found.',
-                       log_level='WARNING')
+    about = 'Search the Jupyter notebooks of the user by meaning, and read what was found.'
+    server = MCPServer('semsearch', instructions=about, log_level='WARNING')
     for tool in (tools.search, tools.read_cell, tools.similar, tools.status): server.add_tool(
         described(tool), annotations=ToolAnnotations(readOnlyHint=True, openWorldHint=False), structured_output=False)
     return server

@@ -1,6 +1,7 @@
 "The page: a real server process, asked over HTTP and looked at in a real headless Chromium."
 import http.client, inspect, json, re, sys, time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlparse
@@ -57,7 +58,7 @@ def server(folder):
     address = urlparse(url)
     def ready(): return '16 notebooks' in (said := get(address.netloc, '/status').text) and 'busy' not in said and ' 0 passages' not in said
     try:
-        screens.wait(ready, 60)
+        screens.wait(ready)
         yield address.netloc
     finally: process.terminate(); process.wait(10)
 
@@ -66,7 +67,7 @@ class Answer:
 
 def get(netloc, path, method='GET', **headers):
     "One request, with the path as it is"
-    connection = http.client.HTTPConnection(netloc, timeout=60)
+    connection = http.client.HTTPConnection(netloc, timeout=600)
     try:
         connection.request(method, path, headers={key.replace('_', '-'): value for key,value in headers.items()})
         return Answer(connection.getresponse())
@@ -189,9 +190,9 @@ def test_twenty_readers_lose_nothing_and_do_not_wait_for_each_other(server):
 
 def test_a_new_notebook_is_found_without_a_restart(server, folder):
     new = notebook(folder/'nbs/new/zeppelin.ipynb', '# Zeppelins\nAn airship is lighter than air.')
-    try: screens.wait(lambda: 'zeppelin' in get(server, '/results?q=airship').text, 30)
+    try: screens.wait(lambda: 'zeppelin' in get(server, '/results?q=airship').text)
     finally: new.unlink()
-    screens.wait(lambda: 'zeppelin' not in get(server, '/results?q=airship').text, 30)
+    screens.wait(lambda: 'zeppelin' not in get(server, '/results?q=airship').text)
 
 # In a browser
 
@@ -217,10 +218,16 @@ class Screen:
     def note(self): return self.js("document.querySelector('#note').textContent")
     def settled(self): screens.wait(lambda: 'read closely' in self.note() and not self.find('#results[aria-busy]'))
     def state(self): return {name: value[0] for name,value in parse_qs(urlparse(self.chrome.current_url).query).items()}
-    def delay(self, ms):
-        "Let every answer come later, so that there is time to act in between"
-        self.chrome.execute_cdp_cmd('Network.enable', {})
-        self.chrome.execute_cdp_cmd('Network.emulateNetworkConditions', dict(offline=False, latency=ms, downloadThroughput=-1, uploadThroughput=-1))
+    @contextmanager
+    def second_stage_held(self):
+        "Open pages whose requests for the second stage wait until this is over, so that there is time to act before it answers"
+        hold = """const ask = fetch, open = new Promise(done => addEventListener('release', done));
+                  window.fetch = async (...args) => { if (args[0].includes('closely')) await open; return ask(...args); };"""
+        hook = self.chrome.execute_cdp_cmd('Page.addScriptToEvaluateOnNewDocument', dict(source=hold))
+        try: yield
+        finally:
+            self.chrome.execute_script("dispatchEvent(new Event('release'))")
+            self.chrome.execute_cdp_cmd('Page.removeScriptToEvaluateOnNewDocument', hook)
     def held(self): return self.js("document.activeElement.closest('li')?.dataset.key ?? document.activeElement.id")
 
 def test_results_come_while_typing_and_a_click_opens_the_cell(wide, server):
@@ -274,9 +281,9 @@ def test_the_keyboard_is_enough(wide, server):
     wide.keys('bread'); wide.settled()
     assert 'like' not in wide.state()
     wide.keys(Keys.ARROW_DOWN); wide.keys('e')
-    screens.wait(lambda: wide.find('.line.near4') or not wide.find('#ready')[0].get_attribute('hidden'))
+    screens.wait(lambda: wide.find('mark.near4') or not wide.find('#ready')[0].get_attribute('hidden'))
     wide.keys('r')
-    screens.wait(lambda: wide.find('.line.near4'))
+    screens.wait(lambda: wide.find('mark.near4'))
     wide.keys(Keys.ESCAPE); assert wide.held() == 'q'
 
 @needs_filters
@@ -302,13 +309,11 @@ def test_the_order_does_not_change_under_the_hand(wide, server):
     query = orders(server)
     assert query
     rows = lambda: [row.get_attribute('data-key') for row in wide.find('#results li')]
-    wide.open(server); wide.delay(1500)
-    try:
-        wide.type(query)
-        screens.wait(wide.titles); wide.keys(Keys.ARROW_DOWN)
+    with wide.second_stage_held():
+        wide.open(server, f'/?q={quote(query)}')
+        screens.wait(lambda: wide.find('#results[aria-busy]')); wide.keys(Keys.ARROW_DOWN)
         before,held = rows(),wide.held()
-        screens.wait(lambda: wide.find('#ready')[0].is_displayed())
-    finally: wide.delay(0)
+    screens.wait(lambda: wide.find('#ready')[0].is_displayed())
     assert (rows(), wide.held()) == (before, held) and wide.find('#ready')[0].text == 'Show the new order'
     wide.keys('r')
     screens.wait(lambda: 'read closely' in wide.note())
@@ -321,12 +326,11 @@ def test_a_pointer_on_the_list_is_a_hand_and_a_resting_one_is_not(wide, server):
     wide.settled(); ActionChains(wide.chrome).move_to_element(wide.find('a.hit')[2]).perform()
     wide.type(query); screens.wait(lambda: wide.state().get('q') == query); wide.settled()
     assert not wide.find('#ready')[0].is_displayed()
-    wide.open(server); wide.delay(1500)
-    try:
-        wide.type(query); screens.wait(wide.titles)
+    with wide.second_stage_held():
+        wide.open(server, f'/?q={quote(query)}')
+        screens.wait(lambda: wide.find('#results[aria-busy]'))
         ActionChains(wide.chrome).move_to_element(wide.find('a.hit')[0]).move_to_element(wide.find('a.hit')[1]).perform()
-        screens.wait(lambda: wide.find('#ready')[0].is_displayed())
-    finally: wide.delay(0)
+    screens.wait(lambda: wide.find('#ready')[0].is_displayed())
 
 def test_without_a_hand_the_new_order_comes_by_itself(wide, server):
     query = orders(server)

@@ -60,12 +60,19 @@ def answers(folder):
         away=('similar', dict(path=str(folder/'secret.ipynb'), cell_id='c0')),
         unknown=('delete', {}))
     async def ask(client):
+        async def until(true, *call):
+            "Ask again until the index is there, however busy the machine is"
+            for _ in range(600):
+                answer = await client.call_tool(*call)
+                if true(text(answer)): break
+                await asyncio.sleep(.5)
+            return answer
         tools = await client.list_tools()
+        await until(lambda said: '5 notebooks' in said and 'still being indexed' not in said, 'status', {})
         found = {name: await client.call_tool(*call) for name,call in calls.items()}
         found['before'] = await client.call_tool('search', dict(query='tuning a violin', top_k=1))
         notebook(folder/'nbs/music.ipynb', '# Music\nTune the strings of a violin in fifths.')
-        await asyncio.sleep(2.5)
-        found['after'] = await client.call_tool('search', dict(query='tuning a violin', top_k=1))
+        found['after'] = await until(lambda said: 'music.ipynb' in said, 'search', dict(query='tuning a violin', top_k=1))
         return tools.tools,found
     return talk(folder, ask)
 
