@@ -138,16 +138,15 @@ def mend(site):
         def own(link): return f'<a href="{meant(path, link[1], link[2] or "") or link[0][9:-1]}"'
         text = re.sub(r'href="([^":]+)\.ipynb#cell-id=[^"]*"', hit, path.read_text(encoding='utf-8'))
         text = re.sub(rf'<a href="{re.escape(site_url)}([\w/]+\.html)(?:#([^"]*))?"', own, text)
-        twin = f'<link rel="alternate" type="text/markdown" href="{path.name}.md">'
-        if twin not in text and path.name != '404.html': text = text.replace('</head>', f'{twin}</head>', 1)
         path.write_text(text, encoding='utf-8')
 
 def twin(path):
     "A page as Markdown: the notebook's prose, its code, and what the code returned"
     cells = json.loads(path.read_text(encoding='utf-8'))['cells']
-    found = [block for cell in cells for block in readme.blocks(cell) if not re.match(r'```python\n#\s*\|\s*default_exp', block)]
+    links = lambda page, anchor: f'{page}.html.md', lambda picture: picture
+    found = [block for cell in cells for block in readme.blocks(cell, *links) if not re.match(r'```python\n#\s*\|\s*default_exp', block)]
     found = [re.sub(r'^#\s*\|.*\n', '', block, flags=re.M) if block.startswith('```python') else block for block in found]
-    return readme.linked('\n\n'.join(found)+'\n', lambda page, anchor: f'{page}.html.md', lambda picture: picture)
+    return '\n\n'.join(found) + '\n'
 
 def write_twins(site, nbs):
     "Put NAME.html.md beside each page, under nbdev's name for it too, which the docstrings of the modules give; list all in llms.txt"
@@ -158,7 +157,10 @@ def write_twins(site, nbs):
         for name in {page.name, plain(page.name)}:
             if name == page.name or not page.with_name(name).exists():
                 page.with_name(f'{name}.md').write_text(twin(source), encoding='utf-8')
-        about = Page(page.read_text(encoding='utf-8')).description.strip()
+        text = page.read_text(encoding='utf-8')
+        about = Page(text).description.strip()
+        link = f'<link rel="alternate" type="text/markdown" href="{page.name}.md"></head>'
+        page.write_text(text.replace('</head>', link, 1), encoding='utf-8')
         rows.append(f'- [{source.stem}]({site_url}{page.relative_to(site).as_posix()}.md): {about}')
     head = (nbs/'llms.txt').read_text(encoding='utf-8').split('## Docs')[0].rstrip()
     (site/'llms.txt').write_text(head + '\n\n## Docs\n\n' + '\n'.join(rows) + '\n', encoding='utf-8')

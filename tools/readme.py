@@ -14,10 +14,10 @@ def outputs(cell):
         text = join(output.get('text') or output.get('data', {}).get('text/plain') or '')
         if text: yield f'```\n{text}\n```'
 
-def blocks(cell):
-    "A cell as blocks of markdown"
+def blocks(cell, page, picture):
+    "A cell as blocks of markdown, linked as in `linked`"
     source = join(cell['source'])
-    if cell['cell_type'] == 'markdown': yield source
+    if cell['cell_type'] == 'markdown': yield linked(source, page, picture)
     elif cell['cell_type'] == 'code' and not re.match(r'#\s*\|\s*hide', source):
         yield f'```python\n{source}\n```'
         yield from outputs(cell)
@@ -31,8 +31,8 @@ def readme():
     "The whole text of the README"
     cells = json.loads((root/'nbs/index.ipynb').read_text(encoding='utf-8'))['cells']
     note = '<!-- made from nbs/index.ipynb by tools/readme.py; edit that notebook -->'
-    text = '\n\n'.join([note, *(block for cell in cells for block in blocks(cell))]) + '\n'
-    return linked(text, lambda path, anchor: f'{site}{path}.html{anchor}', lambda path: f'{pictures}{path}')
+    links = lambda path, anchor: f'{site}{path}.html{anchor}', lambda path: f'{pictures}{path}'
+    return '\n\n'.join([note, *(block for cell in cells for block in blocks(cell, *links))]) + '\n'
 
 def missing(text):
     "Notebooks and pictures that the README leads to and that are not there"
