@@ -50,6 +50,12 @@ def test_links_lead_to_the_page_that_is_meant(docs, tmp_path):
     assert list(docs.faults(folder)) == []
     assert docs.Page((folder/'a.html').read_text()).links[:3] == ['02_index.html', '02_index.html#find', 'b.html']
 
+def test_nothing_is_fetched_from_another_server(docs, tmp_path):
+    (tmp_path/'a.css').write_text('@import url(https://fonts.example.org/css2?family=Lato:ital,wght@0,400;1,700&display=swap);a { color: red }')
+    assert list(docs.faults(tmp_path)) == ['a.css: fetches from another server']
+    docs.stay_here(tmp_path)
+    assert list(docs.faults(tmp_path)) == [] and (tmp_path/'a.css').read_text() == 'a { color: red }'
+
 def notebook(path, *sources, outputs=()):
     cells = [dict(cell_type='code', source=source, outputs=list(outputs), metadata={}, id=f'c{i}') for i,source in enumerate(sources)]
     path.write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)))

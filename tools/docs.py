@@ -61,6 +61,8 @@ def faults(site):
     "One line for each thing that is wrong with the built site"
     site = Path(site).resolve()
     pages = {path: Page(path.read_text(encoding='utf-8')) for path in sorted(site.rglob('*.html'))}
+    for path in site.rglob('*.css'):
+        if re.search(r'url\(["\']?https?:', path.read_text(encoding='utf-8')): yield f'{path.relative_to(site)}: fetches from another server'
     for path,page in pages.items():
         name = path.relative_to(site)
         if not page.title.strip(): yield f'{name}: no title'
@@ -140,6 +142,12 @@ def mend(site):
         text = re.sub(rf'<a href="{re.escape(site_url)}([\w/]+\.html)(?:#([^"]*))?"', own, text)
         path.write_text(text, encoding='utf-8')
 
+def stay_here(site):
+    "Themes fetch their fonts from another server; the fonts of the reader's own system do"
+    for path in site.rglob('*.css'):
+        text = path.read_text(encoding='utf-8')
+        path.write_text(re.sub(r'@import url\(["\']?https?:[^)]*\);', '', text), encoding='utf-8')
+
 def twin(path):
     "A page as Markdown: the notebook's prose, its code, and what the code returned"
     cells = json.loads(path.read_text(encoding='utf-8'))['cells']
@@ -171,6 +179,7 @@ def main():
         found = stage()
         render('--quarto' in sys.argv)
         mend(site.resolve())
+        stay_here(site)
         write_twins(site, root/'nbs')
     found += [*faults(site), *silent(root/'nbs')]
     for fault in found: print(fault)
