@@ -1,4 +1,4 @@
-"""Which words made the match, and what the layers of a cross-encoder know: a look inside the second stage.
+"""Which words made the match: a look inside the second stage.
 
 Docs: https://semsearch.github.io/semsearch/inside.html.md"""
 
@@ -6,10 +6,9 @@ Docs: https://semsearch.github.io/semsearch/inside.html.md"""
 
 # %% auto #0
 __all__ = ['Explanation', 'words_of_tokens', 'token_words', 'align', 'gradient_weights', 'attention_weights', 'opened',
-           'best_part', 'cross_encoder', 'weigh', 'opened_reader', 'embedded_ranker', 'explain',
-           'early_layer_embeddings']
+           'best_part', 'cross_encoder', 'weigh', 'opened_reader', 'embedded_ranker', 'explain']
 
-# %% ../nbs/03a_inside.ipynb #9a9766cf
+# %% ../nbs/03a_inside.ipynb #da9c0b29
 import copy
 from collections import OrderedDict
 from functools import cache, partial
@@ -19,7 +18,6 @@ import numpy as np
 from fastcore.basics import AttrDict, patch, store_attr
 from fastcore.foundation import L
 from .core import printable
-from .encoder import token_batches
 from .ranker import CrossEncoderRanker, LateInteractionRanker, MeanRanker, Ranker, parts_of
 
 # %% ../nbs/03a_inside.ipynb #f0838527
@@ -121,18 +119,17 @@ def words_of_tokens(
         places.append(len(spans)-1); last = tokens.word_ids[i]
     return spans,np.array(places, dtype=int)
 
-# %% ../nbs/03a_inside.ipynb #50d8f669
+# %% ../nbs/03a_inside.ipynb #a627e18e
 def token_words(
     ranker:LateInteractionRanker, # whose model reads the text
     text:str, # a query or a document
     task:str, # query or document
 )->tuple: # (spans, places, rows): the words, and for each of their tokens the word and the row of its vector
     "The words that token vectors stand for"
-    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
     model,prompt = ranker.full,ranker.full.prompts.get(task) or ''
     features = model.preprocess([text], prompt=prompt, task=task)
     for module in model:
-        if isinstance(module, MultiVectorMask): features = module(features, task=task)
+        if hasattr(module, 'skiplist_words'): features = module(features, task=task)
     read,counts = features['input_ids'][0].tolist(),features['attention_mask'][0].bool()
     tokens,rows = ranker.ruler([prompt+text], truncation=True, verbose=False).encodings[0],counts.cumsum(0)-1
     keep = [i for i,(mine,theirs) in enumerate(zip(tokens.ids, read)) if mine == theirs and counts[i]
@@ -206,7 +203,7 @@ def attention_weights(
         return last[0,:,0].mean(0).float().cpu().numpy()
     finally: model.set_attn_implementation(before)
 
-# %% ../nbs/03a_inside.ipynb #c38282df
+# %% ../nbs/03a_inside.ipynb #16e65e2c
 def opened(
     reader, # a CrossEncoder that reads both texts in one row
     query:str, passage:str # a pair
@@ -217,7 +214,8 @@ def opened(
                              return_tensors='pt', verbose=False).to(reader.device)
     rest = {name: one for name,one in batch.items() if name != 'input_ids'}
     def output(vectors):
-        return model(inputs_embeds=vectors, **{name: one.expand(len(vectors), -1) for name,one in rest.items()}).logits[:,0]
+        masks = {name: one.expand(len(vectors), -1) for name,one in rest.items()}
+        return model(inputs_embeds=vectors, **masks).logits[:,0]
     return AttrDict(tokens=batch.encodings[0], side=1, ids=batch['input_ids'], table=model.get_input_embeddings(),
                     output=output, attention=partial(attention_weights, model, dict(batch)))
 
@@ -290,7 +288,7 @@ def embedded_ranker()->LateInteractionRanker: # loaded once
     "Late interaction with the embedded model"
     return LateInteractionRanker(cache=False)
 
-# %% ../nbs/03a_inside.ipynb #5e06b438
+# %% ../nbs/03a_inside.ipynb #6e7fa2fb
 def explain(
     query:str, # what was asked
     passage:str, # what was found, as the ranker reads it: the embed_text of a hit
@@ -305,27 +303,5 @@ def explain(
     if isinstance(ranker, MeanRanker):
         ranker = max(ranker.rankers.values(), key=lambda one: isinstance(one, LateInteractionRanker))
     if isinstance(ranker, LateInteractionRanker): return align(ranker, query, passage)
-    reader = cross_encoder(ranker)
-    return weigh(ranker if isinstance(ranker, Ranker) else CrossEncoderRanker(reader, cache=False), query, passage, method)
-
-# %% ../nbs/03a_inside.ipynb #ea0f5a54
-def early_layer_embeddings(
-    model, # a cross-encoder: a hub name, a folder, a CrossEncoder or a CrossEncoderRanker
-    texts, # to encode, each by itself
-    layer:int=None, # 0: the word embeddings; n: after the n-th layer; None: all; raises ValueError if there is none
-)->np.ndarray: # (n, dim) or (layers+1, n, dim) float32, unit length: the mean of the hidden states over the tokens
-    "Use the lower layers of a cross-encoder as a bi-encoder"
-    import torch
-    reader,texts = cross_encoder(model),list(texts)
-    inner = getattr(reader[0], 'bert', None) or reader.model.base_model
-    layers,dim = inner.config.num_hidden_layers,inner.config.hidden_size
-    if layer is not None and not 0 <= layer <= layers: raise ValueError(f'layer must be 0 to {layers}, not {layer}')
-    chosen = range(layers+1) if layer is None else [layer]
-    found,cut = np.zeros((len(chosen), len(texts), dim), np.float32),partial(reader.tokenizer, truncation=True,
-                                                          max_length=reader.max_seq_length, verbose=False)
-    for some in token_batches([len(ids) for ids in cut(texts).input_ids] if texts else []):
-        batch = cut([texts[i] for i in some], padding=True, return_tensors='pt').to(reader.device)
-        with torch.inference_mode(): hidden = inner(**batch, output_hidden_states=True).hidden_states
-        sums = torch.stack([(hidden[i].float()*batch['attention_mask'][:,:,None]).sum(1) for i in chosen])
-        found[:,some] = torch.nn.functional.normalize(sums, dim=2).cpu().numpy()
-    return found if layer is None else found[0]
+    if not isinstance(ranker, Ranker): ranker = CrossEncoderRanker(cross_encoder(ranker), cache=False)
+    return weigh(ranker, query, passage, method)

@@ -6,16 +6,16 @@ import numpy as np, pytest, torch
 from transformers import BertConfig, BertForSequenceClassification, T5Config, T5EncoderModel, T5ForConditionalGeneration, T5Tokenizer
 from semsearch.encoder import ModelError
 from semsearch.index import NotebookIndex
-from semsearch.ranker import Ranker
-from semsearch.rankers import (CausalLMRanker, DuoT5Ranker, LateInteractionRanker, MonoT5Ranker, RankT5Ranker,
-                               StoredLateInteractionRanker, answer_ids, cut_to, explain, highlight, load_tokenizer, pack_tokens,
-                               unpack_tokens)
+from semsearch.ranker import CrossEncoderRanker, MeanRanker, Ranker
+from semsearch.rankers import (CausalLMRanker, DuoT5Ranker, Explanation, LateInteractionRanker, MonoT5Ranker, RankT5Ranker,
+                               StoredLateInteractionRanker, early_layer_embeddings, explain, pack_tokens, unpack_tokens)
+from semsearch.t5 import answer_ids, cut_to, load_tokenizer
 
 words = 'Query Document Document0 Document1 Relevant true yes no red green blue the of'.split()
 
 @pytest.fixture(scope='session')
 def castorini(tmp_path_factory):
-    "A checkpoint as castorini publishes them: config.json, weights, and a spiece.model made by SentencePiece itself"
+    "A checkpoint as castorini publishes them: config.json, pytorch_model.bin, and a spiece.model made by SentencePiece itself"
     spm = pytest.importorskip('sentencepiece', reason='sentencepiece is not installed'); pytest.importorskip('google.protobuf')
     folder,rng = tmp_path_factory.mktemp('monot5'),np.random.default_rng(0)
     every = [*words, 'false', *'123456789']
@@ -24,8 +24,10 @@ def castorini(tmp_path_factory):
     spm.SentencePieceTrainer.train(input=str(text), model_prefix=str(folder/'spiece'), vocab_size=80, pad_id=0, eos_id=1,
                                    unk_id=2, bos_id=-1, model_type='unigram', hard_vocab_limit=False, minloglevel=2)
     torch.manual_seed(0)
-    T5ForConditionalGeneration(T5Config(vocab_size=256, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2,
-                                        decoder_start_token_id=0)).eval().save_pretrained(folder)
+    model = T5ForConditionalGeneration(T5Config(vocab_size=256, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2,
+                                                decoder_start_token_id=0)).eval()
+    model.config.architectures = ['T5ForConditionalGeneration']; model.config.save_pretrained(folder)
+    torch.save(model.state_dict(), folder/'pytorch_model.bin')
     return folder
 
 @pytest.fixture(scope='session')
@@ -113,6 +115,8 @@ def test_duo(toy):
     assert np.allclose(duo.predict([('red', text) for text in texts[::-1]])[::-1], scores, atol=1e-4)
     assert duo.rank('red', []) == [] and duo.identity is None
     with pytest.raises(ValueError, match='60 documents make 3,540 pairs; at most 50'): duo.rank('red', [str(i) for i in range(60)])
+    assert duo.rank('red', ['red'])[0]['score'] == .5
+    assert duo.plan('red', [str(i) for i in range(50)]).pairs == 2450
     slow = DuoT5Ranker(toy, half=False, cache=False, patience=0.)
     with pytest.warns(UserWarning, match='10 documents make 90 pairs: about'): slow.rank('red', [f'red {i}' for i in range(10)])
 
@@ -128,6 +132,19 @@ def test_scores_are_remembered(toy, tmp_path):
     duo = DuoT5Ranker(toy, half=False, cache=tmp_path/'scores.db')
     duo.rank('red', ['red', 'blue', 'green'])
     assert len(ranker.cache) == 2+6
+
+def test_touched_weights_are_not_remembered(toy, tmp_path):
+    model,tokenizer = T5ForConditionalGeneration.from_pretrained(toy).eval(),load_tokenizer(toy)
+    ranker = MonoT5Ranker((model, tokenizer), half=False, cache=tmp_path/'scores.db')
+    before = ranker.predict(('red', 'blue'))
+    with torch.no_grad(): model.shared.weight.mul_(1.5)
+    assert ranker.predict(('red', 'blue')) != before and ranker.cache.hits == 0
+    MonoT5Ranker((model, tokenizer), half=True, cache=False).predict(('red', 'blue'))
+    assert model.dtype == torch.float32 # a model that was passed in stays as it was
+
+def test_large_logits_keep_their_order(toy):
+    scores = RankT5Ranker(toy, cache=False).read(np.array([[-90.], [-1.], [0.], [17.], [30.], [31.]], np.float32))
+    assert (np.diff(scores.astype(np.float32)) > 0).all() and scores.min() > 0 and scores.max() < 1
 
 def test_half_precision_is_near(toy):
     pairs = [('red', 'blue'), ('red', 'red green'), ('blue', 'the of')]
@@ -155,12 +172,36 @@ def test_packing_keeps_zero_and_size():
     assert unpack_tokens(pack_tokens(np.zeros((0, 4), np.float32) + 0), 4).shape == (0, 4)
 
 def test_explanations_are_escaped():
-    found = explain('a <script> tag', 'no <script>alert(1)</script> here & there')
-    assert '<script>' not in found._repr_html_() and '&lt;' in found._repr_html_()
-    assert found.passage[slice(*found.spans[-1])] == 'there' and len(found.weights) == len(found.spans)
-    assert '<b>' not in highlight('<b>', [(0, 3)], [1])
+    found = explain('a <script> tag', 'no <script>alert(1)</script> here & there \x1b[2J')
+    assert '<script>' not in found._repr_html_() and '&lt;' in found.html() and '\x1b[2J' not in found.ansi() + found.html()
+    assert found.passage[slice(*found.spans[0])] == 'no' and len(found.weights) == len(found.spans)
+    assert ''.join(text for text,_ in found.parts()) == found.passage
+
+@pytest.mark.parametrize('width', [1, 5, 20, 1000])
+def test_windows(width):
+    rng = np.random.default_rng(width)
+    for _ in range(50):
+        text = ' '.join('x'*n for n in rng.integers(1, 9, rng.integers(1, 12)))
+        spans = [(i, i+len(word)) for i,word in zip(np.cumsum([0, *(len(w)+1 for w in text.split())]).tolist(), text.split())]
+        found = Explanation('q', text, spans, rng.normal(size=len(spans)), .5, 'hand')
+        start,end = found.window(width)
+        assert end-start <= width or (start, end) in spans
+        assert ''.join(part for part,_ in found.parts(width)).strip('…') == text[start:end]
+        gain = lambda a, b: sum(max(w, 0) for w,(i,j) in zip(found.weights, spans) if a <= i and j <= b)
+        assert gain(start, end) >= max(gain(i, i+width) for i,_ in spans) - 1e-9
+
+def test_whatever_a_search_holds_is_explained():
+    late,reader = LateInteractionRanker(cache=False),CrossEncoderRanker(half=False, cache=False)
+    both,query,text = MeanRanker(dict(reader=reader, late=late), [.5, .5]),'how to sort a list','Lists\nUse sorted(list, key=len).'
+    assert explain(query, text, both).method == 'alignment' and text in late.known
+    found = explain(query, text, reader)
+    assert found.method == 'gradient' and abs(found.score - reader.predict((query, text))) < 1e-5 and np.isfinite(found.weights).all()
+    assert not any(' 0' in name for name in reader.full[0].known) # nothing blended is remembered
+    with pytest.raises(ValueError, match='no attention of its own'): explain(query, text, reader, 'attention')
+    every = early_layer_embeddings(reader, [text, query])
+    assert np.allclose(every[2], early_layer_embeddings(reader, [text, query], 2), atol=1e-6)
 
 def test_no_torch_at_import():
     import subprocess, sys
-    code = 'import sys, semsearch.rankers; assert not {"torch","transformers","sentence_transformers","matplotlib"} & set(sys.modules)'
+    code = 'import sys, semsearch.rankers, semsearch.inside; assert not {"torch","transformers","sentence_transformers","matplotlib"} & set(sys.modules)'
     subprocess.run([sys.executable, '-c', code], check=True)
