@@ -59,7 +59,7 @@ def is_clutter(
     "Does `folder` hold copies and packages rather than somebody's work?"
     return folder.name in generated or os.path.exists(folder/'pyvenv.cfg')
 
-# %% ../nbs/01_loader.ipynb #da475d2d
+# %% ../nbs/01_loader.ipynb #01f2a8d4
 def walk(
     folder:Path, # absolute
     hidden:bool=False, # look into hidden folders too
@@ -67,7 +67,8 @@ def walk(
 )->L: # of Path, in order of their names
     "Every notebook below `folder`"
     found,rules = [],{str(folder): outer_rules(folder) if ignore else []}
-    for parent,folders,files in os.walk(folder):
+    def closed(error): found.extend([Path(error.filename)] if isinstance(error, PermissionError) else [])
+    for parent,folders,files in os.walk(folder, onerror=closed):
         here = Path(parent)
         mine = rules.pop(parent) + (read_ignore(here, '.gitignore') if ignore else [])
         def wanted(name, is_folder):

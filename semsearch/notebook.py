@@ -109,14 +109,16 @@ def bad_name(
     wrong = re.search(r'\\x[89a-f][0-9a-f]', str(path)) and not os.path.lexists(path)
     return 'the name of the file is not UTF-8: rename it' if wrong else ''
 
-# %% ../nbs/00a_notebook.ipynb #cd741ce7
+# %% ../nbs/00a_notebook.ipynb #559021d2
 def read_json(
     path, # a notebook
 )->dict: # what the file holds; raises NotebookError, and nothing else, if that is not a JSON object
     "Parse a file, and name what is wrong with it if that fails"
     fail = partial(NotebookError, path)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode): raise fail('unreadable', 'not a file')
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode): os.scandir(path).close() # a folder that may not be opened says so
+        if not stat.S_ISREG(mode): raise fail('unreadable', 'not a file')
         data = read_bytes(path)
         if not data.strip(): raise fail('empty', 'the file is empty')
         nb = json.loads(data.decode('utf-16' if data[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig'))
