@@ -56,7 +56,7 @@ def quiet():
         hub_logging.set_verbosity(before); library.setLevel(level)
         if bars: hub_logging.enable_progress_bar()
 
-# %% ../nbs/01b_encoder.ipynb #bb166652
+# %% ../nbs/01b_encoder.ipynb #cd29fe05
 class ModelError(RuntimeError):
     "A model that is not at hand; the message says which, why, and what to do"
 
@@ -65,13 +65,18 @@ def load_model(
     name:str, # a folder or a hub name
     **kwargs # for the loader
 ): # the model; raises ModelError if it is not at hand
-    "Load a model by name without noise and without running its code"
+    "Load a model by name without noise, without running its code, and from nothing but safetensors"
+    from safetensors import SafetensorError
     local = str(name).startswith(('.', '/', '~'))
     if local and not Path(name).exists(): raise ModelError(f'There is no model at {name}')
+    safe = dict(use_safetensors=True)
+    if isinstance(loader, type): kwargs['model_kwargs'] = {**kwargs.get('model_kwargs', {}), **safe}
+    elif 'AutoModel' in repr(loader): kwargs.update(safe)
     try:
         with quiet(): return loader(str(name), trust_remote_code=False, **kwargs)
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
         why = str(error).strip().split('\n')[0][:200] or type(error).__name__
+        if 'no file named model.safetensors' in why: why += ' Pickled weights could run code, and are not read.'
         raise ModelError(f"Cannot load the model '{name}': {why}\nIf it is on a hub, fetch it once with: "
                          f"hf download {name}") from error
 

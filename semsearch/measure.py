@@ -9,12 +9,12 @@ __all__ = ['measures', 'QuerySetError', 'number_problems', 'row_problems', 'chec
            'shared_names', 'known_item_queries', 'judged_name', 'notebook_run', 'cell_found', 'find_measure', 'untied',
            'score_runs', 'interval']
 
-# %% ../nbs/03b_measure.ipynb #c06d45f7
+# %% ../nbs/03b_measure.ipynb #dd4e800b
 import json, re
 from pathlib import Path
 import numpy as np
 from fastcore.foundation import L
-from .core import Hit, Hits
+from .core import Hit, Hits, printable
 
 # %% ../nbs/03b_measure.ipynb #20e2941d
 class QuerySetError(ValueError):
@@ -45,24 +45,24 @@ def row_problems(
     return [*texts, *number_problems(row.get('rels'), '"rels"', 2),
             *number_problems(row.get('best_cells', {}), '"best_cells"')]
 
-# %% ../nbs/03b_measure.ipynb #6bee8003
+# %% ../nbs/03b_measure.ipynb #9773897a
 def check_queries(
-    rows, # of (where, query as a dict or an error text)
+    rows, # of (where, query as a dict, or a ValueError)
     source:str='the query set', # for messages
 )->L: # of dicts; raises QuerySetError, which lists up to ten problems, or says that there are no queries
     "Make sure that queries are well formed, and each has an identifier of its own"
     problems,first,found = [],{},L()
     for where,row in rows:
-        wrong = [row] if isinstance(row, str) else row_problems(row)
+        wrong = [row] if isinstance(row, ValueError) else row_problems(row)
         if not wrong and row['qid'] in first: wrong = [f'qid {row["qid"]} was used in {first[row["qid"]]} already']
-        problems += [f'{where}: {problem}' for problem in wrong]
+        problems += [printable(f'{where}: {problem}')[:500] for problem in wrong]
         if not wrong: first[row['qid']] = where; found.append(row)
     more = f'\n… and {len(problems)-10} more' if len(problems) > 10 else ''
     if problems: raise QuerySetError('\n'.join(problems[:10]) + more)
     if not found: raise QuerySetError(f'There are no queries in {source}')
     return found
 
-# %% ../nbs/03b_measure.ipynb #c8c8b15e
+# %% ../nbs/03b_measure.ipynb #f1d14e9b
 def load_queries(
     source, # a JSON-lines file; or an iterable of dicts
 )->L: # of dicts with qid, query, rels, and perhaps type and best_cells; raises QuerySetError
@@ -70,7 +70,7 @@ def load_queries(
     if not isinstance(source, (str, Path)): return check_queries((f'query {i}', row) for i,row in enumerate(source, 1))
     def parsed(line):
         try: return json.loads(line)
-        except ValueError as error: return f'not JSON: {error}'
+        except (ValueError, RecursionError) as error: return ValueError(f'not JSON: {error}')
     try: lines = Path(source).expanduser().read_text(encoding='utf-8-sig').split('\n')
     except UnicodeDecodeError as error: raise QuerySetError(f'{source} is not UTF-8: {error}') from error
     rows = [(f'{source}:{i}', parsed(line)) for i,line in enumerate(lines, 1) if line.strip()]

@@ -2,15 +2,16 @@
 import json, os, pickle, random, re, shutil, unicodedata, warnings
 from collections import Counter
 from pathlib import Path
-import numpy as np, pytest
-from helpers import asked, content, make_notebooks, modes, opened, soak, words, write
+import pytest, torch
+from safetensors.torch import load_file
+from helpers import content, make_notebooks, modes, opened, soak, words, write
 from semsearch.compare import QuerySetError, load_queries
 from semsearch.core import printable
-from semsearch.encoder import Encoder, ModelError, check_sha256, embedded_sha256, load_encoder
+from semsearch.encoder import ModelError, load_encoder
 from semsearch.store import word_terms
 from semsearch.passages import embedded_folder
-from semsearch.reader import PairReader, load_cross_encoder, load_reader
-from test_loader import unprintable
+from semsearch.reader import load_cross_encoder, load_reader
+from test_loader import swap, unprintable
 
 # Queries
 
@@ -91,3 +92,90 @@ def test_a_query_in_every_script_finds_its_words(small, tmp_path, encoder):
                   if f'n{i:03}.ipynb' not in {Path(hit.path).name for hit in index.search(word, 200, 'bm25', refresh=False)}]
     print(f'{len(scripts)} scripts; not found by their words: {missed}')
     assert not missed
+
+# Sets of queries
+
+row = dict(qid='q1', query='sort a list', rels={'lists.ipynb': 2}, best_cells={'lists.ipynb': 3}, type='keyword')
+
+def damaged_set(rng):
+    "The bytes of a query set that somebody edited by hand, or not by hand"
+    rows = [json.dumps(dict(row, qid=f'q{i}')) for i in range(3)]
+    kind,at = rng.randrange(5),rng.randrange(3)
+    if kind == 0: rows[at] = json.dumps(swap(row, rng))
+    if kind == 1: rows[at] = rng.choice(['', '{', '[]', 'null', '"x"', '7', '{}', '['*20_000, '\ufeff{}', 'NaN', rows[(at+1)%3], '1'*5000])
+    data = bytearray('\n'.join(rows).encode('utf-8', 'surrogatepass'))
+    if kind == 2: data = data[:rng.randrange(len(data))]
+    if kind == 3:
+        for _ in range(rng.randrange(1, 20)): data[rng.randrange(len(data))] = rng.randrange(256)
+    if kind == 4: data = rng.choice([b'\xff\xfe', b'\xef\xbb\xbf', b'\0']) + data
+    return bytes(data)
+
+def test_a_query_set_is_read_or_its_fault_is_named(tmp_path):
+    rng,file,done = random.Random(11),tmp_path/'q.jsonl',Counter()
+    for _ in range(20_000 if soak else 1000):
+        file.write_bytes(damaged_set(rng))
+        try: queries = load_queries(file)
+        except QuerySetError as error: assert str(file) in str(error) and not unprintable.search(str(error)), error; done['named'] += 1
+        else:
+            assert all(set(query['rels'].values()) <= {0, 1, 2} for query in queries) and len({query['qid'] for query in queries}) == len(queries)
+            done['read'] += 1
+    print(f'{sum(done.values())} query sets: {dict(done)}')
+    assert min(done['read'], done['named']) > 50
+
+# Weights
+
+class Trap:
+    "A pickle that leaves a mark when it is read"
+    def __init__(self, mark): self.mark = mark
+    def __reduce__(self): return os.mkdir, (str(self.mark),)
+
+def spoiled(source, folder, how):
+    "A copy of a model whose weights somebody touched"
+    source = Path(source)
+    shutil.copytree(source, folder)
+    weights = next(folder.glob('*.safetensors'))
+    data = weights.read_bytes()
+    if how == 'cut': weights.write_bytes(data[:len(data)//2])
+    if how == 'empty': weights.write_bytes(b'')
+    if how == 'flipped': weights.write_bytes(data[:-1] + bytes([data[-1]^1]))
+    if how == 'huge header': weights.write_bytes((1<<62).to_bytes(8, 'little') + data[8:])
+    if how == 'pickle': weights.write_bytes(pickle.dumps(Trap(folder/'ran')))
+    if how == 'pickle instead':
+        weights.unlink()
+        for name in ('pytorch_model.bin', 'model.pt', 'model.pkl', f'{weights.name}.bin'): (folder/name).write_bytes(pickle.dumps(Trap(folder/'ran')))
+    if how == 'missing': weights.unlink()
+    if how == 'harmless pickle':
+        weights.unlink()
+        torch.save(load_file(source/weights.name), folder/'pytorch_model.bin')
+    return folder
+
+hows = ['cut', 'empty', 'huge header', 'pickle', 'pickle instead', 'harmless pickle', 'missing']
+
+@pytest.mark.parametrize('how', hows)
+def test_weights_that_are_not_safetensors_are_named_and_never_unpickled(tmp_path, model, how):
+    folder = spoiled(model, tmp_path/'m', how)
+    for load in (load_encoder, load_cross_encoder):
+        with pytest.raises(ModelError, match=str(folder)): load(str(folder))
+    assert not (folder/'ran').exists()
+
+@pytest.mark.parametrize('how', [*hows, 'flipped'])
+def test_weights_that_come_with_us_are_the_published_ones(tmp_path, monkeypatch, how):
+    "One bit is enough"
+    reader = spoiled(Path(load_reader.__globals__['__file__']).parent/'weights', tmp_path/'reader', how)
+    with pytest.raises(ModelError, match=str(reader)): load_reader(reader)
+    embedded = spoiled(embedded_folder(), tmp_path/'embedded', how)
+    monkeypatch.setattr('semsearch.encoder.embedded_folder', lambda: embedded)
+    with pytest.raises((ValueError, OSError), match=str(embedded)): load_encoder()
+    assert not (reader/'ran').exists() and not (embedded/'ran').exists()
+
+def test_a_model_of_code_is_refused(tmp_path, model):
+    "A folder that asks for its own code to be run"
+    folder = tmp_path/'m'; shutil.copytree(model, folder)
+    (folder/'evil.py').write_text(f'import os; os.mkdir({str(folder/"ran")!r})\nclass Model: pass\n')
+    config = json.loads((folder/'config.json').read_text())
+    names = {name: 'evil.Model' for name in ('AutoConfig', 'AutoModel', 'AutoModelForSequenceClassification')}
+    (folder/'config.json').write_text(json.dumps(dict(config, auto_map=names, model_type='evil')))
+    (folder/'modules.json').write_text(json.dumps([dict(idx=0, name='0', path='', type='evil.Model')]))
+    for load in (load_encoder, load_cross_encoder):
+        with pytest.raises(ModelError, match=str(folder)): load(str(folder))
+    assert not (folder/'ran').exists()
