@@ -73,7 +73,7 @@ Offline = Annotated[bool, typer.Option('--offline', help='Never ask a model hub.
 RankerName = Annotated[Optional[str], typer.Option('--ranker', metavar='NAME',
     help='A cross-encoder: a hub name or a folder.')]
 
-# %% ../nbs/08_cli.ipynb #93849b7f
+# %% ../nbs/08_cli.ipynb #c1134c1d
 def make_search(
     paths, # as in NotebookSearch
     **kwargs # likewise
@@ -102,7 +102,7 @@ def given(
     "Leave out options that nobody gave"
     return {name: value for name,value in options.items() if value not in (None, [], ())}
 
-# %% ../nbs/08_cli.ipynb #dbb3024a
+# %% ../nbs/08_cli.ipynb #e147ec6f
 def refresh(
     index, # a NotebookIndex
     quiet:bool=False, # say nothing if all went well
@@ -179,7 +179,7 @@ def nothing_there(
     say(f"No notebooks in {', '.join(paths)}")
     raise typer.Exit(1)
 
-# %% ../nbs/08_cli.ipynb #8ebf214d
+# %% ../nbs/08_cli.ipynb #e344769e
 @app.command(epilog='Example: semsearch "how do I skip a notebook in the tests" nbs -k 3')
 def search(
     query:Annotated[str, typer.Argument(help='A question, or words.')],
@@ -216,7 +216,7 @@ def search(
     around = lambda hit: notebooks.index.neighbours(hit.passage, context) if context else ((), ())
     show_hits(hits, as_json, as_jsonl, files, explain, around)
 
-# %% ../nbs/08_cli.ipynb #236bd148
+# %% ../nbs/08_cli.ipynb #b66dc870
 @app.command('index', epilog='Example: semsearch index nbs blog')
 def make_index(
     paths:Paths=None,
@@ -230,28 +230,27 @@ def make_index(
     try: refresh(make_search(paths, model=model, index=index, hidden=hidden, ignore=not no_ignore).index)
     except (IndexFileError, ModelError, OSError, ValueError) as error: fail(error)
 
-# %% ../nbs/08_cli.ipynb #1f4c07d6
+# %% ../nbs/08_cli.ipynb #6827360d
 def remove_index(
     file, # an index file
 )->bool: # was there one?; stops with exit code 2 if the file is not ours
-    "Delete an index file, and nothing else"
-    from semsearch.store import application_id
-    file = Path(file)
-    if not file.exists(): return False
-    with open(file, 'rb') as data: head = data.read(72)
-    if head and not (head.startswith(b'SQLite format 3\0') and int.from_bytes(head[68:72], 'big') == application_id):
-        fail(f'{file} is not an index of semsearch; delete it yourself if you are sure')
-    for end in ('', '-wal', '-shm'): Path(f'{file}{end}').unlink(missing_ok=True)
-    return True
+    "Empty an index file, and touch no other"
+    from semsearch.store import IndexFileError, application_id, empty_database, owner_of
+    try:
+        owner = owner_of(file) if os.path.exists(file) else 0
+        if owner not in (0, application_id): fail(f'{file} is not an index of semsearch; delete it yourself if you are sure')
+        if owner: empty_database(file)
+    except (IndexFileError, OSError) as error: fail(error)
+    return bool(owner)
 
-# %% ../nbs/08_cli.ipynb #47a37e72
+# %% ../nbs/08_cli.ipynb #964503be
 @app.command()
 def clear(paths:Paths=None, model:Model=None, index:IndexFile=None):
-    "Delete the index of a folder; the notebooks stay as they are."
+    "Empty the index of a folder; the notebooks stay as they are."
     from semsearch.encoder import Encoder
     from semsearch.store import index_file
     file = index or index_file(paths or ['.'], Encoder(model).name)
-    say(f'Deleted {file}' if remove_index(file) else f'There is no index at {file}')
+    say(f'Emptied {file}' if remove_index(file) else f'There is no index at {file}')
 
 # %% ../nbs/08_cli.ipynb #93302e99
 @app.command()
@@ -265,7 +264,7 @@ def status(paths:Paths=None, as_json:AsJson=False, model:Model=None, index:Index
     print(printable(f'{found.file}\nmodel {found.model} ({found.revision})'))
     for path,reason in found.errors: print(printable(f'skipped {path}: {reason}'))
 
-# %% ../nbs/08_cli.ipynb #2682d810
+# %% ../nbs/08_cli.ipynb #f9366b09
 def checkup(
     paths, # the searched folders
     index=None, # the index file; None: the one in the cache folder
@@ -317,7 +316,7 @@ def similar(
     except (KeyError, OSError, RuntimeError, ValueError) as error: fail(error)
     show_hits(hits, as_json)
 
-# %% ../nbs/08_cli.ipynb #dd3d0965
+# %% ../nbs/08_cli.ipynb #921050f7
 @app.command(epilog='Example: semsearch train nbs -o my-ranker; semsearch "a question" nbs --ranker my-ranker/model')
 def train(
     paths:Paths=None,

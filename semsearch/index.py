@@ -238,7 +238,7 @@ def first_scores(self:NotebookIndex,
     if mode != 'dense': parts['bm25'] = self.word_scores(query)
     return (1-word_share)*parts['dense'] + word_share*parts['bm25'] if mode == 'hybrid' else parts[mode],parts
 
-# %% ../nbs/02_index.ipynb #d3db39d8
+# %% ../nbs/02_index.ipynb #a3c49d36
 @patch
 @safely
 def search(self:NotebookIndex,
@@ -255,6 +255,7 @@ def search(self:NotebookIndex,
         report = self.update()
         if report.added or report.changed or report.removed: print(told(report), file=sys.stderr)
     with reading(self.db):
+        self.check_model()
         scores,parts = self.first_scores(query, mode)
         if filters: scores = np.where(self.allowed(**filters), scores, 0)
         return self.top_hits(scores, top_k, query, parts)

@@ -6,12 +6,13 @@ Docs: https://semsearch.github.io/semsearch/store.html.md"""
 
 # %% auto #0
 __all__ = ['application_id', 'format_version', 'schema', 'IndexFileError', 'damaged', 'unwritable', 'clear_errors', 'safely',
-           'open_database', 'open_index', 'word_terms', 'cache_folder', 'index_file', 'check_path', 'NotebookStore',
-           'file_stamp', 'file_digest', 'batches', 'told', 'read_matrix', 'reading']
+           'make_tables', 'open_database', 'open_index', 'owner_of', 'empty_database', 'word_terms', 'cache_folder',
+           'index_file', 'check_path', 'NotebookStore', 'file_stamp', 'file_digest', 'batches', 'told', 'read_matrix',
+           'reading']
 
-# %% ../nbs/01c_store.ipynb #939396cb
+# %% ../nbs/01c_store.ipynb #ee9bf812
 import glob, hashlib, json, os, re, time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import wraps
 from itertools import islice
 from pathlib import Path
@@ -83,7 +84,23 @@ def safely(
         with clear_errors(self.file): return method(self, *args, **kwargs)
     return wrapped
 
-# %% ../nbs/01c_store.ipynb #5bbb37a4
+# %% ../nbs/01c_store.ipynb #2fb1e58a
+def make_tables(
+    db, # an apsw.Connection, in a transaction
+    file, # what it is a connection to
+    owner:int, # the application_id in the file's header
+    version:int, # the format
+    schema:str, # SQL that makes the tables
+): # raises IndexFileError if the file is not ours
+    "Make the tables in an empty file, and refuse any other that has not the same two numbers"
+    theirs,format = db.pragma('application_id'),db.pragma('user_version')
+    if not (theirs or format or db.execute('select count(*) from sqlite_master').get):
+        db.execute(f'{schema}; pragma application_id={owner}; pragma user_version={version}')
+    elif theirs != owner: raise IndexFileError(f'{file} is a database of another kind; nothing was changed.')
+    elif format != version: raise IndexFileError(
+        f'{file} has format {format}, and this version reads {version}. Make it again with --rebuild.')
+
+# %% ../nbs/01c_store.ipynb #3a13f0ea
 def open_database(
     file, # a path, or ':memory:'
     owner:int, # the application_id in the file's header
@@ -98,13 +115,7 @@ def open_database(
     with clear_errors(file):
         db = apsw.Connection(str(file))
         db.set_busy_timeout(60_000); db.transaction_mode = 'IMMEDIATE'
-        with db:
-            theirs,format = db.pragma('application_id'),db.pragma('user_version')
-            if not (theirs or format or db.execute('select count(*) from sqlite_master').get):
-                db.execute(f'{schema}; pragma application_id={owner}; pragma user_version={version}')
-            elif theirs != owner: raise IndexFileError(f'{file} is a database of another kind; nothing was changed.')
-            elif format != version: raise IndexFileError(
-                f'{file} has format {format}, and this version reads {version}. Make it again with --rebuild.')
+        with db: make_tables(db, file, owner, version, schema)
         with suppress(apsw.BusyError): db.pragma('journal_mode', 'wal') # whoever is in the way is doing the same
     return db
 
@@ -114,6 +125,37 @@ def open_index(
 ): # an apsw.Connection; raises IndexFileError if the file is not ours
     "Open an index file, and make it if it is not there"
     return open_database(file, application_id, format_version, schema)
+
+# %% ../nbs/01c_store.ipynb #333410f0
+def owner_of(
+    file, # any file
+): # the application_id; 0 if there is nothing in it, None if it is something else; raises IndexFileError
+    "Whose database is this?"
+    import apsw
+    with open(file, 'rb') as data: head = data.read(72)
+    if not head.startswith(b'SQLite format 3\0'): return None if head else 0
+    both = 'select application_id,(select count(*) from sqlite_master) from pragma_application_id' # at one moment
+    with clear_errors(file), closing(apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READONLY)) as db:
+        db.set_busy_timeout(60_000)
+        try: owner,tables = db.execute(both).fetchone()
+        except (apsw.CorruptError, apsw.NotADBError): owner,tables = int.from_bytes(head[68:72], 'big'),1
+    return owner or (None if tables else 0)
+
+# %% ../nbs/01c_store.ipynb #3688075d
+def empty_database(
+    file, # a database
+):
+    "Take everything out of a file that others may have open"
+    import apsw
+    tables = "select name from sqlite_master where type='table' order by sql not like 'create virtual %'"
+    with clear_errors(file), closing(apsw.Connection(str(file))) as db:
+        db.set_busy_timeout(60_000); db.transaction_mode = 'IMMEDIATE'
+        try:
+            with db:
+                for name, in list(db.execute(tables)): db.execute(f'drop table if exists "{name}"')
+                db.execute('pragma application_id=0; pragma user_version=0')
+        except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError): db.config(apsw.SQLITE_DBCONFIG_RESET_DATABASE, 1)
+        with suppress(apsw.BusyError): db.execute('vacuum') # only for room on the disk
 
 # %% ../nbs/01c_store.ipynb #d652d58e
 def word_terms(
@@ -149,7 +191,7 @@ def check_path(
     if not (os.path.lexists(os.path.expanduser(path)) or glob.has_magic(path)):
         raise FileNotFoundError(f'No such file or folder: {printable(path)}')
 
-# %% ../nbs/01c_store.ipynb #e52911d9
+# %% ../nbs/01c_store.ipynb #79f5f69f
 class NotebookStore:
     "The passages of some folders with their vectors and words, in one file that follows them"
     def __init__(self,
@@ -165,22 +207,28 @@ class NotebookStore:
         for path in self.paths: check_path(path)
         self.encoder = model if isinstance(model, Encoder) else Encoder(model, device, truncate_dim=truncate_dim)
         self.max_tokens,self.file = max_tokens,str(index or index_file(self.paths, self.encoder.name))
+        self.made_with = dict(model=self.encoder.name, revision=self.encoder.revision, max_tokens=str(max_tokens))
         self.db,self.loaded = open_index(self.file),None
-        self.check_model()
+        with clear_errors(self.file), self.db: self.claim()
 
-# %% ../nbs/01c_store.ipynb #6bba8810
+# %% ../nbs/01c_store.ipynb #747e2a26
 @patch
 @safely
 def check_model(self:NotebookStore):
     "Refuse an index that another model made; raises IndexFileError"
-    mine = dict(model=self.encoder.name, revision=self.encoder.revision, max_tokens=str(self.max_tokens))
-    with self.db:
-        for key,value in mine.items(): self.db.execute('insert or ignore into info values(?,?)', (key, value))
-        theirs = dict(self.db.execute('select key,value from info'))
-    for key in mine:
-        if theirs.get(key) != mine[key]: raise IndexFileError(
-            f'{self.file} was made with another {key} ({theirs.get(key)}, not {mine[key]}), and vectors of two models '
+    theirs = dict(self.db.execute('select key,value from info'))
+    for key,mine in self.made_with.items():
+        if theirs.get(key) != mine: raise IndexFileError(
+            f'{self.file} was made with another {key} ({theirs.get(key)}, not {mine}), and vectors of two models '
             'cannot be compared. Make it again with --rebuild, or name another file with --index.')
+
+# %% ../nbs/01c_store.ipynb #3c1df7b2
+@patch
+def claim(self:NotebookStore):
+    "Make the tables if they are gone, and name our model in an empty index; call it inside a transaction"
+    make_tables(self.db, self.file, application_id, format_version, schema)
+    self.db.executemany('insert or ignore into info values(?,?)', list(self.made_with.items()))
+    self.check_model()
 
 # %% ../nbs/01c_store.ipynb #8c58ff57
 @patch
@@ -276,7 +324,7 @@ def read_stale(self:NotebookStore,
         (path, digests[path], L(), one) if isinstance(one, NotebookError) else (path, digests[path], one, None)
         for path,one in zip(other, found))
 
-# %% ../nbs/01c_store.ipynb #87b4abe8
+# %% ../nbs/01c_store.ipynb #2047fdf3
 @patch
 def write_batch(self:NotebookStore,
     rows, # of (path, digest, passages, error), from read_stale
@@ -287,6 +335,7 @@ def write_batch(self:NotebookStore,
     touch,passages_of = 'update notebooks set mtime=?,size=?,ctime=? where path=?',L(rows).itemgot(2).filter().concat()
     vectors = self.encode_new(passages_of, progress)
     with self.db:
+        self.claim()
         vectors.update(self.encode_new(passages_of.filter(lambda passage: passage.hash not in vectors)))
         self.db.execute("insert or ignore into info values('untidy','')")
         self.db.executemany('insert or ignore into vectors values(?,?)', list(vectors.items()))
@@ -307,7 +356,7 @@ def batches(
         groups[-1].append(row); count += len(row[2] or [])
     return L(groups).filter(len)
 
-# %% ../nbs/01c_store.ipynb #f4eca2cc
+# %% ../nbs/01c_store.ipynb #506ce6be
 @patch
 @safely
 def update(self:NotebookStore,
@@ -315,7 +364,9 @@ def update(self:NotebookStore,
 )->AttrDict: # added, changed, removed, unchanged, skipped, encoded: counts; errors: L of (path, reason); seconds
     "Bring the index up to date with the folder"
     from tqdm import tqdm
-    start,todo = time.perf_counter(),self.changes()
+    start = time.perf_counter()
+    with self.db: self.claim()
+    todo = self.changes()
     rows = self.read_stale(todo)
     total = len(self.unknown(rows.itemgot(2).filter().concat().attrgot('hash')))
     with tqdm(total=total, desc='Encoding', unit=' passages', leave=False,
@@ -345,13 +396,14 @@ def told(
     speed = f' ({report.encoded/report.seconds:.0f} a second)' if report.encoded else ''
     return f'{counts}; {report.encoded} passages encoded in {report.seconds:.1f} s{speed}'
 
-# %% ../nbs/01c_store.ipynb #4b14a007
+# %% ../nbs/01c_store.ipynb #dd69f5b4
 @patch
 def tidy(self:NotebookStore,
     gone, # absolute paths of notebooks that are no longer there
 ):
     "Drop notebooks that are gone, and vectors that no passage needs any more"
     with self.db:
+        self.claim()
         for path in gone: self.forget(path)
         self.db.execute('delete from vectors where hash not in (select hash from passages)')
         self.db.execute("delete from info where key='untidy'")

@@ -2,7 +2,6 @@
 import faulthandler, hashlib, json, multiprocessing, os, random
 from contextlib import closing, contextmanager
 from functools import cached_property
-from pathlib import Path
 import apsw, numpy as np
 from fastcore.basics import AttrDict
 from semsearch.encoder import Encoder, weights_digest

@@ -12,7 +12,7 @@ from helpers import (Remembering, answers, asked, can_fork, check_same, content,
 from semsearch.cli import remove_index
 from semsearch.core import Hit
 from semsearch.encoder import Encoder
-from semsearch.index import NotebookIndex
+from semsearch.index import NotebookIndex, rare_words
 from semsearch.store import IndexFileError, open_index
 from semsearch.loader import load_passages
 
@@ -69,12 +69,80 @@ def test_four_writers_and_four_readers_share_an_index_while_notebooks_are_edited
     running = [start(processes, step, str(folder), model, str(file)) for step in steps]
     for _,pipe in running: assert heard(pipe) == 'ready'
     for i in range(400 if soak else 60): edit(folder, rng, i); time.sleep(.05)
-    for _,pipe in running: pipe.send('stop')
+    for _,pipe in running:
+        with suppress(BrokenPipeError): pipe.send('stop')
     ends = [heard(pipe) for _,pipe in running]
     for child,_ in running: child.join(60)
     assert all(good and done for good,done in ends), ends
     with opened(folder, encoder, file) as index: index.update()
     check_same(content(file), fresh_content(folder, encoder, tmp_path/'fresh.db'))
+
+def clear_until_told(pipe, file):
+    done = 0
+    pipe.send('ready')
+    while not pipe.poll(.05): done += remove_index(file)
+    return done
+
+def use_until_told(pipe, folder, model, file):
+    "Open, update, search and close; whatever the file holds, the scores come from our model"
+    encoder,done = Remembering(tiny_encoder(model).full, 'cpu', half=False),0
+    pipe.send('ready')
+    while not pipe.poll():
+        try:
+            with opened(folder, encoder, file) as index:
+                for refresh in (True, False, True):
+                    hits = index.search(asked, 50, 'dense', refresh=refresh)
+                    cosines = encoder.encode(hits.map(lambda hit: hit.passage.embed_text)) @ encoder.encode_query(asked)
+                    assert all(abs(hit.score - cosine) < 2e-3 for hit,cosine in zip(hits, cosines)), 'vectors of another model'
+                    done += len(hits)
+        except IndexFileError as error:
+            assert 'made with another' in str(error) or 'no such table' in str(error), error
+            if 'made with another' in str(error): remove_index(file)
+    return done
+
+@needs_fork
+def test_an_index_may_be_cleared_and_change_its_model_while_others_use_it(tmp_path, processes, model, encoder, other_encoder):
+    "Programs with two models fight for one file, others clear it, and people edit; what is left is an index"
+    folder,file,rng = make_notebooks(tmp_path/'nbs', 8, 10),tmp_path/'i.db',random.Random(9)
+    other = other_encoder.model
+    steps = [(use_until_told, str(folder), model, str(file))]*2 + [(use_until_told, str(folder), other, str(file))]
+    running = [start(processes, *step) for step in [*steps, (clear_until_told, str(file))]]
+    for _,pipe in running: assert heard(pipe) == 'ready'
+    for i in range(200 if soak else 40): edit(folder, rng, i); time.sleep(.05)
+    for _,pipe in running:
+        with suppress(BrokenPipeError): pipe.send('stop')
+    ends = [heard(pipe) for _,pipe in running]
+    for child,_ in running: child.join(60)
+    assert all(good for good,_ in ends) and sum(done for _,done in ends), ends
+    print(f'{sum(done for _,done in ends[:-1])} scores checked, cleared {ends[-1][1]} times')
+    with closing(apsw.Connection(str(file))) as db: assert db.pragma('integrity_check') == 'ok'
+    remove_index(file)
+    check_same(fresh_content(folder, encoder, file), fresh_content(folder, encoder, tmp_path/'fresh.db'))
+
+def test_a_program_that_has_an_index_open_outlives_its_clearing(tmp_path, encoder, other_encoder):
+    folder,file = make_notebooks(tmp_path/'nbs', 3, 10),tmp_path/'i.db'
+    with opened(folder, encoder, file) as index:
+        index.update(); before = answers(index)
+        assert remove_index(file) and not remove_index(file)
+        assert answers(index) == before and index.status().notebooks == 3
+        assert remove_index(file)
+        with opened(folder, other_encoder, file) as other: other.update()
+        for attempt in (index.update, lambda: index.search(asked), lambda: index.search(asked, refresh=False)):
+            with pytest.raises(IndexFileError, match='made with another'): attempt()
+    with opened(folder, other_encoder, file) as other: assert other.update().unchanged == 3
+
+@pytest.mark.parametrize('damage', ['page', 'tables', 'words'])
+def test_a_damaged_index_can_be_cleared(tmp_path, encoder, damage):
+    folder,file = make_notebooks(tmp_path/'nbs', 3, 40),tmp_path/'i.db'
+    expected = fresh_content(folder, encoder, file)
+    if damage == 'words':
+        with closing(apsw.Connection(str(file))) as db: db.execute('delete from words_data')
+    else:
+        data = bytearray(file.read_bytes())
+        for start in range(100 if damage == 'page' else 4096, 4096 if damage == 'page' else len(data), 16): data[start] ^= 255
+        file.write_bytes(data)
+    assert remove_index(file)
+    check_same(fresh_content(folder, encoder, file), expected)
 
 # Killed
 
@@ -531,6 +599,30 @@ def test_what_an_update_left_undone_is_done_by_the_next_one(tmp_path, encoder, m
         patch.setattr(NotebookIndex, 'tidy', stop)
         with pytest.raises(Killed): index.update()
     check_same(fresh_content(folder, encoder, file), fresh_content(folder, encoder, tmp_path/'fresh.db'))
+
+class Overtaken(Encoder):
+    "An encoder during whose work on a query somebody else writes to the index"
+    def encode_query(self, query): self.meanwhile(); return super().encode_query(query)
+
+def test_a_search_sees_one_state_of_the_file(tmp_path, encoder):
+    folder,file = make_notebooks(tmp_path/'nbs', 3, 20),tmp_path/'i.db'
+    slow,quick = (kind(encoder.full, 'cpu', half=False) for kind in (Overtaken, Encoder))
+    slow.meanwhile = lambda: None
+    with opened(folder, slow, file) as index, opened(folder, quick, file) as other:
+        index.update(); before = answers(index, refresh=False)
+        def meanwhile():
+            (folder/'n00.ipynb').unlink(missing_ok=True)
+            for i in range(2): write(folder/f'n0{i+1}.ipynb', ['something else'])
+            other.update()
+        slow.meanwhile = meanwhile
+        hits = index.search(asked, 10**6, refresh=False)
+        assert sorted((hit.path, hit.cell_index, hit.text, round(hit.score, 3)) for hit in hits) == before['hybrid']
+        slow.meanwhile = lambda: None
+        assert {hit.text for hit in index.search(asked, 10**6, refresh=False)} == {'something else'}
+
+def test_words_that_no_passage_holds_are_not_asked_for():
+    assert rare_words({**{f'x{i}': 0 for i in range(100_000)}, 'list': 3}, 5) == ['list']
+    assert rare_words(dict(x=0), 5) == []
 
 def test_two_notebooks_of_one_size_and_one_time_may_change_places(tmp_path, encoder):
     folder = tmp_path/'nbs'; folder.mkdir()
