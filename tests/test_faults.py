@@ -1,18 +1,17 @@
 "What a stranger may put before semsearch: notebooks, names, models and index files made to harm, old or odd."
-import gzip, json, os, pickle, random, resource, shutil, subprocess, sys, threading, time
+import gzip, json, os, shutil, subprocess, sys, tempfile, time
 from contextlib import suppress
+from html.parser import HTMLParser
 from pathlib import Path
 import apsw, pytest
-from fastcore.basics import AttrDict
-from helpers import answers, asked, can_fork, check_same, content, fresh_content, heard, make_notebooks, opened, prose, soak, start, tiny_encoder, write
+from helpers import (answers, can_fork, check_same, content, fresh_content, heard, make_notebooks, opened, start,
+                     tiny_encoder, write)
 from semsearch.cli import remove_index
-from semsearch.encoder import ModelError, check_sha256, embedded_sha256, load_encoder
+from semsearch.core import Hit, Hits, Passage
 from semsearch.index import NotebookIndex
 from semsearch.store import IndexFileError, format_version
-from semsearch.loader import load_passages, try_read
-from semsearch.notebook import Notebook, read_notebook
-from semsearch.passages import embedded_folder, split_notebook
-from semsearch.reader import load_reader
+from semsearch.notebook import read_notebook
+from semsearch.passages import split_notebook
 from test_loader import needs_proc, unprintable
 
 def cells(path, *sources, kind='markdown'):
@@ -61,6 +60,23 @@ def test_no_escape_sequence_of_an_index_file_reaches_a_terminal(tmp_path, where)
     said = ''.join(shown(['sort', *common, '--no-rerank', '-C', '1'], ['sort', *common, '--no-rerank', '--json'], ['status', *common]))
     assert said and not unprintable.search(said) and 'Traceback' not in said
 
+class Tags(HTMLParser):
+    "The tags of some HTML, with their attributes, and its text"
+    def __init__(self, text): super().__init__(); self.found,self.text = [],''; self.feed(text)
+    def handle_starttag(self, tag, attrs): self.found.append((tag, dict(attrs)))
+    def handle_data(self, data): self.text += data
+
+def test_no_markup_of_a_notebook_reaches_jupyter():
+    attack = '<script>x()</script> "><img src=x onerror=x()> </pre></details><iframe src=javascript:x()> &lt;b&gt; sort'
+    hits = Hits([Hit(Passage(attack, attack, (attack,), 0, attack, 'code', attack, 0), .5, 1, {attack: .5})], query=attack)
+    plain = Hits([Hit(Passage('a.ipynb', 'a', ('a',), 0, 'c', 'code', 'sort', 0), .5, 1, dict(dense=.5))], query='sort')
+    html = Tags(hits._repr_html_())
+    assert {tag for tag,_ in html.found} <= {tag for tag,_ in Tags(plain._repr_html_()).found}
+    assert attack in html.text and not html.text.count('navigator')
+    for tag,attrs in html.found:
+        assert {name for name in attrs if name.startswith('on')} <= {'onclick'} and attrs.get('onclick', '').count('x()') == 0
+        assert ':' not in attrs.get('href', '')
+
 # Too much of something
 
 def bomb(name, n):
@@ -92,3 +108,110 @@ def test_a_file_of_two_gigabytes_and_a_bomb_are_named_in_bounded_memory(tmp_path
     done = subprocess.run([sys.executable, '-c', code, str(tmp_path)], capture_output=True, text=True)
     assert done.stdout.startswith('too large json 500000 '), done
     assert int(done.stdout.split()[-1]) < 1200
+
+# Time, permissions, and files of older versions
+
+def test_a_clock_that_is_set_back_hides_no_edit(tmp_path, encoder):
+    folder = make_notebooks(tmp_path/'nbs', 2, 3)
+    path = folder/'n00.ipynb'
+    with opened(folder, encoder, tmp_path/'i.db') as index:
+        index.update()
+        for year in (1971, 2038, 2000):
+            write(path, [f'written in {year}'])
+            os.utime(path, ((year-1970)*31_557_600,)*2)
+            assert index.update().changed == 1
+            assert any(str(year) in hit.text for hit in index.search(f'written in {year}', 1, refresh=False))
+        os.utime(path, (-10**9, -10**9))  # before 1970
+        assert index.update().changed == 0
+    check_same(content(tmp_path/'i.db'), fresh_content(folder, encoder, tmp_path/'fresh.db'))
+
+def without_rights(pipe, folder, model, file):
+    "Lose the right to read a notebook, a folder, and the index, one after the other, as somebody who is not root"
+    encoder,found = tiny_encoder(model),[]
+    if not os.geteuid():
+        (Path(folder)/'broken.ipynb').write_text('{')
+        with opened(folder, encoder, ':memory:') as index: index.update(); answers(index)  # imports what root alone may read
+        (Path(folder)/'broken.ipynb').unlink()
+        for path in [folder, *Path(folder).rglob('*'), Path(file).parent]: os.chown(path, 65534, 65534)
+        os.seteuid(65534)
+    with opened(folder, encoder, file) as index:
+        index.update(); before = answers(index, refresh=False)
+        for path in (Path(folder)/'n00.ipynb', Path(folder)/'sub'):
+            os.chmod(path, 0)
+            done = index.update()
+            found.append([(Path(name).name, reason) for name,reason in done.errors])
+            os.chmod(path, 0o755)
+            assert not index.update().errors and answers(index, refresh=False) == before
+    os.chmod(file, 0)
+    try: NotebookIndex(folder, encoder, file)
+    except IndexFileError as error: found.append(str(error))
+    os.chmod(file, 0o644)
+    with opened(folder, encoder, file) as index: assert answers(index, refresh=False) == before
+    return found
+
+@pytest.mark.skipif(not can_fork, reason='processes are forked')
+def test_what_may_no_longer_be_read_is_named_and_comes_back(processes, model):
+    place = Path(tempfile.mkdtemp()); os.chmod(place, 0o777)
+    folder = make_notebooks(place/'nbs', 3, 4); make_notebooks(folder/'sub', 2, 4, seed=1)
+    (place/'index').mkdir()
+    shutil.copytree(model, place/'model')
+    for path in (place/'model').rglob('*'): os.chmod(path, 0o755)
+    child,pipe = start(processes, without_rights, str(folder), str(place/'model'), str(place/'index'/'i.db'))
+    good,found = heard(pipe); child.join()
+    shutil.rmtree(place)
+    assert good, found
+    notebook,inside,index = found
+    assert len(notebook) == 1 and notebook[0][0] == 'n00.ipynb' and 'ermission' in notebook[0][1]
+    assert len(inside) == 1 and inside[0][0] == 'sub' and 'ermission' in inside[0][1] and 'i.db' in index
+
+formats = Path(__file__).parent/'fixtures/indexes'
+
+def unpacked(version, place):
+    "The index file that a format was left with"
+    file = place/f'format{version}.db'
+    file.write_bytes(gzip.decompress((formats/f'{file.name}.gz').read_bytes()))
+    return file
+
+def same_notebooks(folder):
+    "The notebooks that the kept indexes were made of"
+    folder.mkdir()
+    cells(folder/'lists.ipynb', '# Lists\n\nHow to sort a list of names.')
+    cells(folder/'web.ipynb', '# Web\n\nSearch the web for a page.')
+    return folder
+
+@pytest.mark.parametrize('version', range(1, format_version+1))
+def test_an_index_of_every_format_is_read_or_refused_and_can_be_made_again(tmp_path, version):
+    "Every format that was ever released is kept; a new one needs a file here"
+    file,folder = unpacked(version, tmp_path),same_notebooks(tmp_path/'nbs')
+    data = file.read_bytes()
+    if version < format_version:
+        with pytest.raises(IndexFileError, match=f'has format {version}.*--rebuild'): NotebookIndex(folder, index=file)
+        assert file.read_bytes() == data
+        said, = shown(['index', str(folder), '--index', str(file), '--rebuild'])[:-1]
+        assert '2 added' in said
+    with opened(folder, None, file) as index:
+        if version == format_version:
+            kept = index.search('surf the internet', 1, 'dense', refresh=False)[0]
+            assert kept.path.endswith('web.ipynb') and kept.text == 'Search the web for a page.'
+            assert index.update().encoded == 0  # the kept vectors are those that the model gives today
+        assert index.search('surf the internet', 1)[0].path.endswith('web.ipynb')
+
+def open_when_told(pipe, folder, model, file):
+    "What one of several programs meets that open an old file, clear it, and make it again"
+    encoder = tiny_encoder(model)
+    pipe.send('ready'); pipe.recv()
+    try: NotebookIndex(folder, encoder, file)
+    except IndexFileError: remove_index(file)
+    for _ in range(20):
+        with suppress(IndexFileError), opened(folder, encoder, file) as index: return index.update().skipped == 0
+    return False
+
+@pytest.mark.skipif(not can_fork, reason='processes are forked')
+def test_several_programs_may_upgrade_an_index_at_once(tmp_path, processes, model, encoder):
+    file,folder = unpacked(1, tmp_path),same_notebooks(tmp_path/'nbs')
+    running = [start(processes, open_when_told, str(folder), model, str(file)) for _ in range(6)]
+    for _,pipe in running: assert heard(pipe) == 'ready'
+    for _,pipe in running: pipe.send('go')
+    assert [heard(pipe) for _,pipe in running] == [(True, True)]*6
+    for child,_ in running: child.join()
+    check_same(fresh_content(folder, encoder, file), fresh_content(folder, encoder, tmp_path/'fresh.db'))

@@ -40,15 +40,15 @@ def changed(data, rng):
     else: cells.insert(at, dict(cells[rng.randrange(len(cells))], id=f'c{rng.randrange(10**9)}'))
     return json.dumps(nb).encode()
 
-def edit(folder, spare, rng, i):
+def edit(folder, spare, rng, i, count):
     "One change of the kind that a person makes"
     paths = sorted(folder.glob('*.ipynb'))
     path,kind = rng.choice(paths),rng.choice('change change change add delete move break repair touch'.split())
     if kind == 'change':
         try: path.write_bytes(changed(path.read_bytes(), rng))
         except ValueError: pass
-    elif kind == 'add' and len(paths) < 220: shutil.copy(rng.choice(spare), folder/f'new{i}.ipynb')
-    elif kind == 'delete' and len(paths) > 180: path.unlink()
+    elif kind == 'add' and len(paths) < 1.1*count: shutil.copy(rng.choice(spare), folder/f'new{i}.ipynb')
+    elif kind == 'delete' and len(paths) > .9*count: path.unlink()
     elif kind == 'move': path.rename(folder/f'moved{i}.ipynb')
     elif kind == 'break': path.write_bytes(path.read_bytes()[:-rng.randrange(1, 900)])
     elif kind == 'repair': path.write_bytes(rng.choice(spare).read_bytes())
@@ -79,20 +79,22 @@ def main(folder, work, minutes, count):
     first = searches.index.update()
     queries = questions(load_passages(nbs))
     note(did='indexed', notebooks=count, passages=searches.index.status().passages)
-    end,edits,asked,encoded,round_ = time.time()+60*minutes,0,0,0,0
+    end,due,edits,asked,encoded,round_ = time.time()+60*minutes,time.time(),0,0,0,0
     while time.time() < end:
-        for _ in range(rng.randrange(1, 4)): edit(nbs, spare, rng, edits); edits += 1
+        for _ in range(rng.randrange(1, 4)): edit(nbs, spare, rng, edits, count); edits += 1
         encoded += searches.index.update().encoded
         for mode in ('bm25', 'dense', 'hybrid'): searches(rng.choice(queries), rng.choice([1, 10, 1000]), rerank=False, mode=mode)
         searches(rng.choice(queries), 10, candidates=10)
         asked += 4; round_ += 1
-        if round_ % 100 == 0: note(rounds=round_, edits=edits, searches=asked, encoded=encoded,
-                                  passages=searches.index.status().passages, skipped=len(searches.index.errors()))
+        if time.time() < due: continue
+        due += 120
+        note(rounds=round_, edits=edits, searches=asked, encoded=encoded, passages=searches.index.status().passages,
+             skipped=len(searches.index.errors()))
     searches.index.update()
     note(did='stopped', rounds=round_, edits=edits, searches=asked, encoded=encoded)
     rebuilt = NotebookIndex(nbs, index=work/'rebuilt.db')
     rebuilt.update()
-    sample = rng.sample(queries, min(200, len(queries)))
+    sample = rng.sample(queries, min(50, len(queries)))
     same = alike(answers(searches.index, sample), answers(rebuilt, sample))
     for index in (searches.index, rebuilt): index.db.close()
     check_same(content(work/'soak.db'), content(work/'rebuilt.db'))

@@ -1,0 +1,81 @@
+"""Take out one guard at a time, and see the test that must go red.
+
+    python tools/mutate.py [NAME ...]
+
+Works on a copy of the tree. A guard is a piece of code with something else in its place, and a test. The table on the page about
+reliability is what this prints; it ends with 1 if a guard could go unnoticed, or if a piece of code is no longer there."""
+import os, shutil, subprocess, sys, tempfile
+from pathlib import Path
+
+root = Path(__file__).resolve().parent.parent
+guards = { # name: (file, code, what stands in its place, test)
+    'the transaction of a batch': ('store.py', "    with self.db:\n        self.claim()\n        vectors.update(", "    if True:\n        self.claim()\n        vectors.update(",
+                                   'test_index.py::test_any_order_of_edits_ends_in_what_a_fresh_reading_gives'),
+    'one state for a whole search': ('store.py', "    db.execute('begin')\n    try: yield\n", '    try: yield\n',
+                                     'test_index.py::test_a_search_sees_one_state_of_the_file'),
+    'waiting for the lock': ('store.py', 'db.set_busy_timeout(60_000); db.transaction_mode', 'db.transaction_mode',
+                             'test_index.py::test_eight_processes_may_make_the_same_index_at_once'),
+    'the model check': ('store.py', 'if theirs.get(key) != mine:', 'if False:', 'test_index.py::test_a_program_that_has_an_index_open_outlives_its_clearing'),
+    'the model check inside a search': ('index.py', '        self.check_model()\n', '', 'test_index.py::test_a_program_that_has_an_index_open_outlives_its_clearing'),
+    'the format check': ('store.py', 'elif format != version:', 'elif False:', 'test_index.py::test_another_format_is_refused_and_left_alone'),
+    'whose file it is': ('store.py', 'elif theirs != owner:', 'elif False:', 'test_index.py::test_a_file_of_another_program_is_refused_and_left_alone'),
+    'emptied, not deleted': ('cli.py', 'if owner: empty_database(file)', 'if owner: os.unlink(file)',
+                             'test_index.py::test_a_program_that_has_an_index_open_outlives_its_clearing'),
+    'what is untidy is remembered': ('store.py', """        self.db.execute("insert or ignore into info values('untidy','')")\n""", '',
+                                     'test_index.py::test_what_an_update_left_undone_is_done_by_the_next_one'),
+    'a file that is saved while it is read': ('store.py', '    digests.update({path: None for path in other if file_stamp(path) != changes.files[path]})', '    pass',
+                                              'test_index.py::test_a_notebook_that_is_half_saved_while_it_is_read_is_read_again'),
+    'the time of the last change to a name': ('store.py', 'list(stamp) != rows[path][:3]', 'list(stamp[:2]) != rows[path][:2]',
+                                              'test_index.py::test_two_notebooks_of_one_size_and_one_time_may_change_places'),
+    'the size of every vector': ('store.py', "if sizes != {2*matrix.shape[1]} or sizes == {0}:", 'if sizes == {0}:',
+                                 'test_index.py::test_a_vector_of_another_size_is_never_compared'),
+    'the sha256 check': ('encoder.py', 'if digest == expected:', 'if True:', 'test_fuzz.py::test_weights_that_come_with_us_are_the_published_ones'),
+    'nothing but safetensors': ('encoder.py', 'safe = dict(use_safetensors=True)', 'safe = {}', 'test_fuzz.py::test_weights_that_are_not_safetensors_are_named_and_never_unpickled'),
+    "no code of a model's own": ('encoder.py', 'trust_remote_code=False', 'trust_remote_code=True', 'test_fuzz.py::test_a_model_of_code_is_refused'),
+    'quotes around the words of a query': ('index.py', """' OR '.join(f'"{term}"' for""", """' OR '.join(f'{term}' for""", 'test_fuzz.py::test_no_query_is_more_than_words'),
+    'words that no passage holds': ('index.py', 'for term,count in counts.items() if count}', 'for term,count in counts.items()}',
+                                    'test_index.py::test_words_that_no_passage_holds_are_not_asked_for'),
+    'control characters': ('core.py', """    return re.sub(r'[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]', ' ', text)""", '    return text',
+                           'test_faults.py::test_no_escape_sequence_reaches_a_terminal'),
+    'control characters spelled as entities': ('notebook.py', "    return printable(html.unescape(", '    return (html.unescape(',
+                                               'test_faults.py::test_no_escape_sequence_reaches_a_terminal'),
+    'escaping on a card': ('core.py', "Div(*words), Details(", "Div(NotStr(hit.text)), Details(", 'test_faults.py::test_no_markup_of_a_notebook_reaches_jupyter'),
+    'no HTML of a notebook on the page': ('app.py', "dict(html=False, highlight=code)", "dict(html=True, highlight=code)", 'test_app.py::test_what_stands_in_a_notebook_makes_no_tags'),
+    'who may ask the page': ('app.py', 'no = refusal(scope[\'method\'], headers, self.hosts)', 'no = None', 'test_app.py::test_other_sites_are_not_answered'),
+    'paths outside the folders': ('app.py', "    return any(real == root or real.startswith(root.rstrip(os.sep)+os.sep) for root in roots)", '    return True',
+                                  'test_app.py::test_a_link_that_leads_out_is_not_found'),
+    'a number with too many digits': ('notebook.py', "re.sub(r'&#[0-9]{8,};?', ' ', text)", 'text', 'test_faults.py::test_the_work_grows_with_the_text_and_not_with_its_square'),
+    'the largest file': ('notebook.py', "if size > largest:", 'if False:', 'test_faults.py::test_a_file_of_two_gigabytes_and_a_bomb_are_named_in_bounded_memory'),
+    'outputs that are left out unread': ('notebook.py', "if size <= large:", 'if True:', 'test_loader.py::test_a_notebook_with_200_mb_of_outputs_is_read_in_bounded_memory'),
+}
+
+def red(name, work):
+    "Does the test of a guard fail without it? Also how many failed, as pytest says it"
+    file,code,other,test = guards[name]
+    path = work/'semsearch'/file
+    text = path.read_text()
+    if text.count(code) != 1: return False,f'the code is there {text.count(code)} times'
+    head = 'from fastcore.xml import NotStr\n' if 'NotStr' in other else ''
+    path.write_text(text.replace('\n# %%', f'\n{head}# %%', 1).replace(code, other) if head else text.replace(code, other))
+    try:
+        done = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider', f'tests/{test}'], cwd=work, capture_output=True, text=True,
+                              timeout=600, env=dict(os.environ, PYTHONPATH=str(work), PYTHONDONTWRITEBYTECODE='1'))
+        return done.returncode == 1,done.stdout.strip().splitlines()[-1].strip('= ')
+    except subprocess.TimeoutExpired: return True,'it did not end'
+    finally: path.write_text(text)
+
+def main(names):
+    failed = 0
+    with tempfile.TemporaryDirectory() as place:
+        work = Path(place)/'semsearch'
+        work.mkdir()
+        for part in ('semsearch', 'tests', 'tools'): shutil.copytree(root/part, work/part, ignore=shutil.ignore_patterns('__pycache__'))
+        for part in ('settings.ini', 'pyproject.toml'): shutil.copy(root/part, work)
+        print('| without | test | |\n|---|---|---|', flush=True)
+        for name in names:
+            found,said = red(name, work)
+            failed += not found
+            print(f'| {name} | `{guards[name][3].split("::")[1]}` | {"red" if found else "**not noticed**"}: {said} |', flush=True)
+    return failed
+
+if __name__ == '__main__': sys.exit(bool(main(sys.argv[1:] or list(guards))))
