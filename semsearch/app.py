@@ -363,7 +363,7 @@ def make_app(
     except ImportError as error:
         raise ImportError(f"The page needs {error.name}: pip install 'semsearch[app]'") from None
     from starlette.responses import Response
-    app = fasthtml.core.FastHTML(default_hdrs=False, sess_cls=None, secret_key='unused', canonical=False)
+    app = fasthtml.core.FastHTML(default_hdrs=False, sess_cls=None, secret_key='unused', canonical=False) # nosec B106
     def add_file(path, text, kind):
         @app.route(path, methods=['GET'])
         async def file(request): return Response(text, media_type=kind)
@@ -397,7 +397,7 @@ def serve(
     "Serve the page"
     listening,url = open_socket(host, port)
     desk = Desk(paths, **kwargs)
-    app = make_app(desk, {'localhost', '127.0.0.1', '[::1]', host, *hosts} - {'0.0.0.0', '::'})
+    app = make_app(desk, {'localhost', '127.0.0.1', '[::1]', host, *hosts} - {'0.0.0.0', '::'}) # nosec B104
     import uvicorn
     desk.keep_up()
     if started: started(url)

@@ -69,7 +69,7 @@ def model_folder(
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
     if is_embedded(name): return embedded_folder()
     if os.path.isdir(name): return Path(name)
-    try: return Path(snapshot_download(str(name), local_files_only=True))
+    try: return Path(snapshot_download(str(name), local_files_only=True)) # nosec B615
     except (HFValidationError, LocalEntryNotFoundError): return None
 
 # %% ../nbs/04d_cost.ipynb #064f5c06
