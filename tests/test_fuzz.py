@@ -62,7 +62,7 @@ def due(index, query):
 @pytest.mark.parametrize('start', range(20) if soak else [0])
 def test_no_query_is_more_than_words(small, start):
     rng,before,done = random.Random(start),content(small.file),Counter()
-    for i in range(10_000 if soak else 1500):
+    for i in range(10_000 if soak else 1000):
         query,mode = made_up(rng),'bm25' if i % 10 else rng.choice(modes)
         found = check_answer(small, query, mode)
         done[mode if found is not None else 'blank'] += 1
@@ -73,8 +73,10 @@ def test_no_query_is_more_than_words(small, start):
     assert content(small.file) == before
     print(f'{sum(done.values())} queries: {dict(done)}')
 
-@pytest.mark.parametrize('query', ['sort '*200_000, ' '.join(map(str, range(150_000))), 'x'*1_000_000, '"'*1_000_000, 'AND NEAR(* '*90_000,
-                                   '表'*333_333, '\U0001f600 '*200_000, ''.join(every_script)])
+long_ones = [' '.join(map(str, range(150_000))), 'AND NEAR(* '*90_000, 'sort '*200_000, 'x'*1_000_000, '"'*1_000_000, '表'*333_333,
+             '\U0001f600 '*200_000, ''.join(every_script)]
+
+@pytest.mark.parametrize('query', long_ones if soak else long_ones[:2])
 def test_a_query_of_a_megabyte_is_answered(small, query):
     for mode in modes if soak else ['hybrid']: assert check_answer(small, query, mode) is not None
 

@@ -13,7 +13,7 @@ from semsearch.cli import remove_index
 from semsearch.core import Hit
 from semsearch.encoder import Encoder
 from semsearch.index import NotebookIndex, rare_words
-from semsearch.store import IndexFileError, open_index
+from semsearch.store import IndexFileError, format_version, open_index
 from semsearch.loader import load_passages
 
 needs_fork = pytest.mark.skipif(not can_fork, reason='processes are forked')
@@ -363,7 +363,9 @@ def test_another_format_is_refused_and_left_alone(tmp_path, sound, encoder, vers
     assert file.read_bytes() == data
 
 def test_a_file_of_another_program_is_refused_and_left_alone(tmp_path, sound, encoder):
-    for name,script in [('other', 'create table t(a); insert into t values(1)'), ('mark', 'pragma application_id=7')]:
+    same = f'pragma user_version={format_version}'
+    for name,script in [('other', 'create table t(a); insert into t values(1)'), ('mark', 'pragma application_id=7'),
+                        ('version', f'create table t(a); {same}'), ('both', f'create table t(a); pragma application_id=7; {same}')]:
         with closing(sqlite3.connect(tmp_path/f'{name}.db')) as db: db.executescript(script)
     shutil.copy(next(sound.folder.glob('n*.ipynb')), tmp_path/'nb.ipynb')
     (tmp_path/'text.txt').write_text('words '*1000)
@@ -371,7 +373,7 @@ def test_a_file_of_another_program_is_refused_and_left_alone(tmp_path, sound, en
         data = file.read_bytes()
         with pytest.raises(IndexFileError, match=str(file)): NotebookIndex(sound.folder, encoder, file)
         assert file.read_bytes() == data
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 6
 
 def test_an_empty_file_becomes_an_index(tmp_path, sound, encoder):
     (tmp_path/'i.db').touch()

@@ -74,6 +74,8 @@ def main(folder, work, minutes, count):
     paths = choose(folder, count+60, rng)
     for i,path in enumerate(paths[:count]): shutil.copy(path, nbs/f'n{i:03}.ipynb')
     start,searches,spare = time.time(),NotebookSearch(nbs, index=file, cache=work/'scores.db'),paths[count:]
+    late,reader = searches.ranker.rankers['late'],searches.ranker.rankers['reader']
+    late.remember = reader.full[0].remember = 100 # token vectors fill their memory at once: what grows after that is a fault
     def note(**figures): print(json.dumps(dict(seconds=round(time.time()-start), **figures, **memory(), handles=handles(),
                                                index_mb=round(on_disk(file)/1e6, 2))), flush=True)
     first = searches.index.update()
