@@ -13,7 +13,7 @@ __all__ = ['generic', 'kinds', 'strategies', 'topic', 'heading_pairs', 'sentence
            'training_args', 'run_trainer', 'save_model', 'make_trainer', 'train_cross_encoder', 'query_dataset',
            'train_bi_encoder', 'hold_out', 'tune']
 
-# %% ../nbs/06_train.ipynb #c7915c8c
+# %% ../nbs/06_train.ipynb #bf8fd177
 import ast, gzip, hashlib, importlib.util, json, random, re
 from itertools import zip_longest
 from pathlib import Path
@@ -278,20 +278,20 @@ def is_reader(
     from semsearch.reader import PairReader
     return isinstance(model[0], PairReader)
 
-# %% ../nbs/06_train.ipynb #50ce74ae
+# %% ../nbs/06_train.ipynb #9a01351f
 def starting_model(
     model=None, # None: the built-in one; 'untrained': a fresh reader; a hub name, a folder or a CrossEncoder
     device:str=None, # cpu, cuda, mps, ...; None: the best there is
 ): # a CrossEncoder that can be trained
     "Load what is to be trained"
     from sentence_transformers import CrossEncoder
-    from semsearch.reader import PairReader, load_reader
+    from semsearch.reader import PairReader, as_cross_encoder, load_reader
     if isinstance(model, CrossEncoder): return model
-    if model == 'untrained': return CrossEncoder(modules=[PairReader()], device=device)
+    if model == 'untrained': return as_cross_encoder(PairReader(), device)
     if model is None or (Path(model)/'reader.json').exists(): return load_reader(model, device, trainable=True)
     return load_model(CrossEncoder, model, device=device, num_labels=1)
 
-# %% ../nbs/06_train.ipynb #2a39515b
+# %% ../nbs/06_train.ipynb #045153b3
 def make_dataset(
     lists, # of dict(query, texts, labels)
     loss:str, # listwise, lambda or bce
@@ -307,7 +307,7 @@ def make_dataset(
         return Dataset.from_dict(dict(zip(('query', 'text', 'label'), map(list, zip(*rows)))))
     worth = 10. if loss == 'listwise' else 1.
     return Dataset.from_dict(dict(query=list(lists.itemgot('query')), texts=list(lists.itemgot('texts')),
-                                  labels=[[worth*label for label in row['labels']] for row in lists]))
+        labels=[[worth*label for label in row['labels']] for row in lists]))
 
 # %% ../nbs/06_train.ipynb #c5135901
 def in_batches(
@@ -436,7 +436,7 @@ def make_trainer(
     return CrossEncoderTrainer(model=model, args=args, train_dataset=make_dataset(lists, loss), loss=make_loss(loss, model),
                                evaluator=reranking_evaluator(held_out) if held_out else None)
 
-# %% ../nbs/06_train.ipynb #f047bb4f
+# %% ../nbs/06_train.ipynb #0f239414
 def train_cross_encoder(
     lists, # of dict(query, texts, labels[, group]), as from mine_negatives
     output, # a folder for checkpoints, the history, and the trained model
@@ -455,7 +455,7 @@ def train_cross_encoder(
     settings = dict(num_train_epochs=epochs, seed=seed, per_device_train_batch_size=batch_size, save_steps=save_steps, **kwargs)
     lists,start = in_batches(lists, batch_size, seed),model if isinstance(model, str) else type(model).__name__
     model = starting_model(model, device)
-    if is_reader(model) and loss != 'bce': lists = share_negatives(lists, batch_size)
+    if is_reader(model) and model[0].reads_apart and loss != 'bce': lists = share_negatives(lists, batch_size)
     same_run(output, data=digest(lists), model=start, loss=loss, **settings)
     args = training_args(output, is_reader(model), device=device, eval_strategy='steps' if held_out else 'no',
                          eval_steps=save_steps, logging_steps=max(1, save_steps//5), **settings)
