@@ -57,7 +57,7 @@ def merge(
             adapted.linear.weight.data += adapted.b.data @ adapted.a.data
             layer.set_submodule(place, adapted.linear)
 
-# %% ../nbs/02a_reader.ipynb #2d55c552
+# %% ../nbs/02a_reader.ipynb #0882d54c
 class PairReader(nn.Module):
     "A cross-encoder whose first layers read query and passage apart, and the others both together"
     config_keys = ['rank', 'frozen', 'apart', 'max_length']
@@ -81,10 +81,17 @@ class PairReader(nn.Module):
         self.side = nn.Parameter(torch.zeros(2, width)) # says which text a token is of
         self.weigh,self.head,self.scale = nn.Linear(width, 1),nn.Linear(width, 1),nn.Parameter(torch.tensor(20.))
         for layer in (self.weigh, self.head): nn.init.zeros_(layer.weight); nn.init.zeros_(layer.bias)
-    @property
-    def layers(self): return self.bert.encoder.layer
-    @property
-    def reads_apart(self): return self.apart == len(self.layers)
+
+# %% ../nbs/02a_reader.ipynb #506bbe08
+@patch(as_prop=True)
+def layers(self:PairReader):
+    "The layers of the encoder"
+    return self.bert.encoder.layer
+
+@patch(as_prop=True)
+def reads_apart(self:PairReader):
+    "Does it read each text once, however many pairs it is in?"
+    return self.apart == len(self.layers)
 
 # %% ../nbs/02a_reader.ipynb #12856d0e
 @patch
@@ -121,7 +128,7 @@ def read(self:PairReader,
     hidden = self.run(hidden, visible, self.layers[frozen:self.apart])
     return [vectors[here] for vectors,here in zip(hidden, mask)]
 
-# %% ../nbs/02a_reader.ipynb #1cf58149
+# %% ../nbs/02a_reader.ipynb #b20faa4f
 @patch
 def read_all(self:PairReader,
     texts:list, # without doubles
@@ -132,7 +139,8 @@ def read_all(self:PairReader,
     found = {new[i]: vectors for batch in token_batches(sizes)
              for i,vectors in zip(batch, self.read([new[i] for i in batch]))}
     vectors = [found[text] if text in found else self.known[text].to(self.scale.dtype) for text in texts]
-    if not (self.training or vectors[0].requires_grad): self.known.update({text: one.half() for text,one in found.items()})
+    forget = self.training or vectors[0].requires_grad
+    if not forget: self.known.update({text: one.half() for text,one in found.items()})
     while len(self.known) > self.remember: self.known.popitem(last=False)
     mask = nn.utils.rnn.pad_sequence([torch.ones(len(one), dtype=torch.bool) for one in vectors], batch_first=True)
     return nn.utils.rnn.pad_sequence(vectors, batch_first=True), mask.to(vectors[0].device)

@@ -32,8 +32,8 @@ class NotebookSearch:
         self.index = index if isinstance(index, NotebookIndex) else NotebookIndex(paths, model, index, **kwargs)
         self.ranker = load_ranker(ranker, self.index.encoder, cache)
 
-# %% ../nbs/04_search.ipynb #aad23273
-late_and_reader = .6,.4 # their weights in the built-in second stage
+# %% ../nbs/04_search.ipynb #fecdf38c
+late_and_reader = .25,.75 # their weights in the built-in second stage
 
 def load_ranker(
     ranker, # None, a hub name, a folder, a loaded CrossEncoder, or anything with predict and rank

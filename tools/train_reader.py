@@ -14,7 +14,8 @@ from sentence_transformers.util import cos_sim, pairwise_cos_sim
 from semsearch.encoder import Encoder
 from semsearch.notebook import Cell, Notebook
 from semsearch.passages import split_groups
-from semsearch.train import mine_negatives, read_pairs, train_cross_encoder
+from semsearch.pairs import mine_negatives, read_pairs
+from semsearch.train import train_cross_encoder
 
 def read(file):
     with gzip.open(file, 'rt', encoding='utf-8') as lines: return L(map(json.loads, lines))
