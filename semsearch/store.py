@@ -305,6 +305,7 @@ def encode_new(self:NotebookStore,
     "Encode what was never encoded"
     texts = {passage.hash: passage.embed_text for passage in passages}
     new = {key: texts[key] for key in self.unknown(list(texts))}
+    if not new: return {} # the model stays where it is
     vectors = self.encoder.encode(new.values(), progress).astype(np.float16)
     if not np.isfinite(vectors).all(): raise ModelError(f'{self.encoder.name} returned vectors that are not numbers')
     return {key: vector.tobytes() for key,vector in zip(new, vectors)}
