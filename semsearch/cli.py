@@ -7,26 +7,27 @@ Docs: https://semsearch.github.io/semsearch/cli.html.md"""
 # %% auto #0
 __all__ = ['app', 'Paths', 'IndexFile', 'Model', 'Hidden', 'NoIgnore', 'AsJson', 'Offline', 'RankerName', 'Group', 'Glob',
            'CellType', 'Language', 'Exported', 'Error', 'Since', 'Models', 'Candidates', 'DefaultSearch',
-           'show_version', 'common', 'fail', 'say', 'make_search', 'given', 'refresh', 'fancy', 'link', 'decorated',
-           'show_hit', 'show_hits', 'nothing_there', 'search', 'make_index', 'remove_index', 'clear', 'status',
-           'checkup', 'doctor', 'similar', 'train', 'compare_models', 'evaluate_models', 'open_door', 'serve',
+           'show_version', 'common', 'fail', 'say', 'make_search', 'given', 'refresh', 'fancy', 'link', 'snippet_width',
+           'decorated', 'show_hit', 'show_hits', 'nothing_there', 'search', 'make_index', 'remove_index', 'clear',
+           'status', 'checkup', 'doctor', 'similar', 'train', 'compare_models', 'evaluate_models', 'open_door', 'serve',
            'serve_agents', 'main']
 
-# %% ../nbs/08_cli.ipynb #6dcf2c18
+# %% ../nbs/08_cli.ipynb #f16b2ea3
 import json, os, shutil, sys
 from pathlib import Path
 from typing import Annotated, List, Optional
 import typer
 from typer.core import TyperGroup
 from . import __version__
-from .core import Hit, Passage, marked, plain_json, printable
+from .core import Hit, Passage, plain_json, printable
 
-# %% ../nbs/08_cli.ipynb #db214f24
+# %% ../nbs/08_cli.ipynb #ac92890a
 class DefaultSearch(TyperGroup):
     "Sub-commands, and a search where none is named"
     def parse_args(self, ctx, args):
         own = {name for option in self.get_params(ctx) for name in option.opts}
-        if args and args[0] not in own and args[0] not in self.commands: args = ['search', *args]
+        words = any(arg == '--' or not arg.startswith('-') for arg in args) # a flag alone is no question
+        if words and args[0] not in own and args[0] not in self.commands: args = ['search', *args]
         return super().parse_args(ctx, args)
 
 app = typer.Typer(cls=DefaultSearch, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -73,19 +74,21 @@ Offline = Annotated[bool, typer.Option('--offline', help='Never ask a model hub.
 RankerName = Annotated[Optional[str], typer.Option('--ranker', metavar='NAME',
     help='A cross-encoder: a hub name or a folder.')]
 
-# %% ../nbs/08_cli.ipynb #c1134c1d
+# %% ../nbs/08_cli.ipynb #7ac28721
 def make_search(
     paths, # as in NotebookSearch
-    **kwargs # likewise
+    quick:bool=False, # with the embedded models, which are loaded from now on
+    **kwargs # as in NotebookSearch, or in quick_search
 ): # a NotebookSearch
     "Open the index for a command, or stop with one line that says why not"
     from semsearch.encoder import ModelError
     from semsearch.store import IndexFileError
-    from semsearch.search import NotebookSearch
-    try: return NotebookSearch(paths or ['.'], **kwargs)
+    if quick: from semsearch.start import quick_search as opened
+    else: from semsearch.search import NotebookSearch as opened
+    try: return opened(paths or ['.'], **kwargs)
     except (IndexFileError, ModelError, FileNotFoundError, ValueError) as error: fail(error)
 
-# %% ../nbs/08_cli.ipynb #1366b964
+# %% ../nbs/08_cli.ipynb #00afa74c
 Group = Annotated[bool, typer.Option('--group', help='One hit for each notebook, its best.')]
 Glob = Annotated[Optional[List[str]], typer.Option('--glob', '-g', metavar='PATTERN',
     help='Only these paths, as in .gitignore: api/ or *_test.ipynb; !drafts/ leaves out. May be repeated.')]
@@ -94,7 +97,8 @@ CellType = Annotated[Optional[str], typer.Option('--cell-type', metavar='TYPE',
 Language = Annotated[Optional[str], typer.Option(help='Only notebooks in this language, such as python or julia.')]
 Exported = Annotated[Optional[bool], typer.Option(help='Only what nbdev exports, or only what it does not.')]
 Error = Annotated[bool, typer.Option('--error', help='Only cells that ended in an error.')]
-Since = Annotated[Optional[str], typer.Option(metavar='DATE', help='Only notebooks modified since, such as 2026-01-31.')]
+Since = Annotated[Optional[str], typer.Option(metavar='DATE',
+    help='Only notebooks modified since, such as 2026-01-31.')]
 
 def given(
     **options # by name
@@ -127,19 +131,23 @@ def link(
     "A link in a terminal"
     return f'\x1b]8;;{Path(path).absolute().as_uri()}\x1b\\{text}\x1b]8;;\x1b\\'
 
-# %% ../nbs/08_cli.ipynb #18ebb23e
+# %% ../nbs/08_cli.ipynb #84199bab
+def snippet_width()->int: # characters that fit a line, after the four that it is indented by
+    "How long a snippet may be"
+    return max(40, min(100, shutil.get_terminal_size().columns) - 4)
+
 def decorated(
     hit, # what was found
     query:str, # its words are marked
-    width:int=96, # characters of the snippet
 )->str: # two lines, as Hit.lines, with colours and a link
     "One hit for a terminal"
-    place,words = hit.lines(query, width).split('\n', 1)
-    start = printable(f'{hit.path}:{hit.cell_id}')
-    words = ''.join(typer.style(part, bold=True, fg='yellow') if hot else part for part,hot in marked(words, query))
-    return typer.style(link(hit.path, start), fg='cyan') + place[len(start):] + '\n' + words
+    place,start = hit.lines(query).split('\n')[0],printable(f'{hit.path}:{hit.cell_id}')
+    def style(part, strength): return typer.style(part, fg='yellow', **{'bold' if strength >= .5 else 'underline': True})
+    parts = hit.parts(query, snippet_width())
+    words = ''.join(style(part, strength) if strength > .05 else part for part,strength in parts)
+    return typer.style(link(hit.path, start), fg='cyan') + place[len(start):] + '\n    ' + words
 
-# %% ../nbs/08_cli.ipynb #36c5862f
+# %% ../nbs/08_cli.ipynb #c66c5099
 def show_hit(
     hit, # what was found
     query:str, # its words are marked
@@ -150,12 +158,12 @@ def show_hit(
     def quoted(passages):
         for passage in passages: print('\n'.join(f'    | {line}' for line in printable(passage.text).splitlines()))
     quoted(around[0])
-    print(decorated(hit, query) if fancy() else hit.lines(query, width=96))
+    print(decorated(hit, query) if fancy() else hit.lines(query, snippet_width()))
     if explain: print('    ' + '  '.join(f'{name} {part:.2f}' for name,part in hit.scores.items()))
     if any(around): print('\n'.join(f'    > {line}' for line in printable(hit.text).splitlines()))
     quoted(around[1])
 
-# %% ../nbs/08_cli.ipynb #1047804b
+# %% ../nbs/08_cli.ipynb #fe5f8427
 def show_hits(
     hits, # Hits
     as_json:bool=False, as_jsonl:bool=False, files:bool=False, explain:bool=False, # which form
@@ -167,19 +175,22 @@ def show_hits(
     elif files: print('\n'.join(hits.notebooks().attrgot('path').map(printable if sys.stdout.isatty() else str)))
     else:
         for hit in hits: show_hit(hit, hits.query, explain, around(hit))
-    if hits.nearest: say(f'Nothing reaches that score. The nearest is:\n{hits.nearest.lines(hits.query, width=96)}')
+    if hits.nearest:
+        say('Nothing reaches that score. The nearest is:\n' + hits.nearest.lines(hits.query, snippet_width()))
     elif not hits: say('Nothing found.')
     if not hits: raise typer.Exit(1)
 
-# %% ../nbs/08_cli.ipynb #a8d5d6aa
+# %% ../nbs/08_cli.ipynb #ff252dc8
 def nothing_there(
     paths, # that were searched
+    as_json:bool=False, # for a program, which reads an empty list
 ):
     "Say that there are no notebooks, and stop with exit code 1"
+    if as_json: print('[]')
     say(f"No notebooks in {', '.join(paths)}")
     raise typer.Exit(1)
 
-# %% ../nbs/08_cli.ipynb #e344769e
+# %% ../nbs/08_cli.ipynb #f6814e5d
 @app.command(epilog='Example: semsearch "how do I skip a notebook in the tests" nbs -k 3')
 def search(
     query:Annotated[str, typer.Argument(help='A question, or words.')],
@@ -191,13 +202,13 @@ def search(
     threshold:Annotated[float, typer.Option(help='Leave out hits with a score below this, 0 to 1.')]=0.,
     context:Annotated[int, typer.Option('--context', '-C', metavar='N', min=0,
                                         help='Also show N passages before and after each hit.')]=0,
-    explain:Annotated[bool, typer.Option('--explain', help='Show the parts of each score.')]=False,
+    explain:Annotated[bool, typer.Option('--explain',
+                                         help='Show the parts of each score, and the words that made it.')]=False,
     no_rerank:Annotated[bool, typer.Option('--no-rerank', help='The first stage alone, which is faster.')]=False,
     group:Group=False, glob:Glob=None, cell_type:CellType=None, language:Language=None, exported:Exported=None,
     error:Error=False, since:Since=None,
     mode:Annotated[str, typer.Option(help='First stage: hybrid, dense or bm25.')]='hybrid',
-    model:Model=None,
-    ranker:RankerName=None, offline:Offline=False,
+    model:Model=None, ranker:RankerName=None, offline:Offline=False,
     index:IndexFile=None, hidden:Hidden=False, no_ignore:NoIgnore=False,
 ):
     "Find the cells that answer a query, best first."
@@ -205,13 +216,17 @@ def search(
     if offline: os.environ['HF_HUB_OFFLINE'] = '1'
     from semsearch.encoder import ModelError
     from semsearch.store import IndexFileError
-    notebooks = make_search(paths, model=model, ranker=ranker, index=index, hidden=hidden, ignore=not no_ignore)
+    models = given(model=model, ranker=ranker)
+    quick = not (models or explain or (no_rerank and mode == 'bm25'))
+    if quick: models = dict(rerank=not no_rerank)
+    notebooks = make_search(paths, quick, index=index, hidden=hidden, ignore=not no_ignore, **models)
+    filters = given(glob=glob, cell_type=cell_type, language=language, exported=exported, error=error or None,
+                    since=since)
     try:
         report = refresh(notebooks.index, quiet=True)
-        if not report.added + report.changed + report.unchanged: nothing_there(notebooks.index.paths)
-        filters = given(glob=glob, cell_type=cell_type, language=language, exported=exported, error=error or None, since=since)
+        if not report.added + report.changed + report.unchanged: nothing_there(notebooks.index.paths, as_json)
         hits = notebooks(query, top_k, rerank=not no_rerank, mode=mode, threshold=threshold, refresh=False, group=group,
-                         **filters)
+                         explain=explain and not no_rerank, **filters)
     except (IndexFileError, ModelError, OSError, ValueError) as error: fail(error)
     around = lambda hit: notebooks.index.neighbours(hit.passage, context) if context else ((), ())
     show_hits(hits, as_json, as_jsonl, files, explain, around)
@@ -243,8 +258,8 @@ def remove_index(
     except (IndexFileError, OSError) as error: fail(error)
     return bool(owner)
 
-# %% ../nbs/08_cli.ipynb #964503be
-@app.command()
+# %% ../nbs/08_cli.ipynb #5f90b770
+@app.command(epilog='Example: semsearch clear nbs')
 def clear(paths:Paths=None, model:Model=None, index:IndexFile=None):
     "Empty the index of a folder; the notebooks stay as they are."
     from semsearch.encoder import Encoder
@@ -252,8 +267,8 @@ def clear(paths:Paths=None, model:Model=None, index:IndexFile=None):
     file = index or index_file(paths or ['.'], Encoder(model).name)
     say(f'Emptied {file}' if remove_index(file) else f'There is no index at {file}')
 
-# %% ../nbs/08_cli.ipynb #93302e99
-@app.command()
+# %% ../nbs/08_cli.ipynb #8613ad77
+@app.command(epilog='Example: semsearch status nbs')
 def status(paths:Paths=None, as_json:AsJson=False, model:Model=None, index:IndexFile=None):
     "Say what is indexed, where, and what was skipped."
     found = make_search(paths, model=model, index=index).index.status()
@@ -264,7 +279,7 @@ def status(paths:Paths=None, as_json:AsJson=False, model:Model=None, index:Index
     print(printable(f'{found.file}\nmodel {found.model} ({found.revision})'))
     for path,reason in found.errors: print(printable(f'skipped {path}: {reason}'))
 
-# %% ../nbs/08_cli.ipynb #f9366b09
+# %% ../nbs/08_cli.ipynb #94f31ccf
 def checkup(
     paths, # the searched folders
     index=None, # the index file; None: the one in the cache folder
@@ -284,13 +299,13 @@ def checkup(
     file = Path(index or index_file(paths, Encoder().name))
     if not file.exists(): yield 'index',True,f'none yet; a search makes {file}'; return
     try: found = open_index(file).pragma('integrity_check')
-    except IndexFileError as error: found = str(error)
-    yield 'index',found == 'ok',f'{file}: {found}' if found == 'ok' else f'{found}. Make it again: semsearch index --rebuild'
+    except IndexFileError as error: yield 'index',False,str(error)
+    else: yield 'index',found == 'ok',f'{file}: {found}' + '. Make it again: semsearch index --rebuild'*(found != 'ok')
     free = shutil.disk_usage(cache_folder()).free/1e9 if cache_folder().exists() else 1
     yield 'free disk',free > .1,f'{free:.1f} GB in {cache_folder()}'
 
-# %% ../nbs/08_cli.ipynb #43fbba3d
-@app.command()
+# %% ../nbs/08_cli.ipynb #0623b6f3
+@app.command(epilog='Example: semsearch doctor nbs')
 def doctor(paths:Paths=None, as_json:AsJson=False, index:IndexFile=None):
     "Check versions, models and the index, and say what to do."
     found = [dict(what=what, well=bool(well), found=text) for what,well,text in checkup(paths or ['.'], index)]
@@ -338,7 +353,7 @@ def train(
         f"before, {result['after']:.3f} after")
     print(result['model'])
 
-# %% ../nbs/08_cli.ipynb #2b9131ac
+# %% ../nbs/08_cli.ipynb #1123626c
 Models = Annotated[Optional[List[str]], typer.Option('--model', '-m', metavar='NAME', show_default=False,
     help='bm25, dense, hybrid, late, cross, search, or a hub name or folder; give it once for each model.')]
 Candidates = Annotated[int, typer.Option(min=1, help='How many passages a ranker reads.')]
@@ -356,17 +371,19 @@ def compare_models(
     if offline: os.environ['HF_HUB_OFFLINE'] = '1'
     from semsearch.compare import compare
     models = model or ['dense', 'bm25', 'hybrid', 'search']
-    try: found = compare(models, query, paths or ['.'], top_k, candidates, notebooks, index, hidden=hidden, ignore=not no_ignore)
+    try: found = compare(models, query, paths or ['.'], top_k, candidates, notebooks, index, hidden=hidden,
+                         ignore=not no_ignore)
     except (OSError, RuntimeError, TypeError, ValueError, ImportError) as error: fail(error)
     print(found.to_json(indent=1) if as_json else found)
     if not found.rows(): say('Nothing found.'); raise typer.Exit(1)
 
-# %% ../nbs/08_cli.ipynb #0e5dc93e
+# %% ../nbs/08_cli.ipynb #d7afb7fe
 @app.command('evaluate', epilog='Example: semsearch evaluate queries.jsonl nbs -m bm25 -m hybrid -m search')
 def evaluate_models(
     queries:Annotated[str, typer.Argument(metavar='QUERIES', help='A JSON-lines file, or: known.')],
     paths:Paths=None, model:Models=None, candidates:Candidates=100,
-    plot:Annotated[Optional[str], typer.Option(metavar='FILE', help='Draw quality against latency into a PNG or SVG.')]=None,
+    plot:Annotated[Optional[str], typer.Option(metavar='FILE',
+                                               help='Draw quality against latency into a PNG or SVG.')]=None,
     as_json:Annotated[bool, typer.Option('--json', help='One JSON object.')]=False,
     offline:Offline=False, index:IndexFile=None, hidden:Hidden=False, no_ignore:NoIgnore=False,
 ):
@@ -374,10 +391,11 @@ def evaluate_models(
     if offline: os.environ['HF_HUB_OFFLINE'] = '1'
     from semsearch.compare import evaluate, known_item_queries, load_queries
     from semsearch.loader import load_passages
-    ignore,models = not no_ignore,model or ['bm25', 'dense', 'hybrid', 'search']
+    paths,models = paths or ['.'],model or ['bm25', 'dense', 'hybrid', 'search']
+    which = dict(hidden=hidden, ignore=not no_ignore)
     try:
-        rows = known_item_queries(load_passages(paths or ['.'], hidden=hidden, ignore=ignore), 60) if queries == 'known' else queries
-        found = evaluate(models, load_queries(rows), paths or ['.'], candidates=candidates, index=index, hidden=hidden, ignore=ignore)
+        rows = known_item_queries(load_passages(paths, **which), 60) if queries == 'known' else queries
+        found = evaluate(models, load_queries(rows), paths, candidates=candidates, index=index, **which)
         if plot: found.plot_tradeoff().savefig(plot)
     except (OSError, RuntimeError, TypeError, ValueError, ImportError) as error: fail(error)
     print(found.to_json(indent=1) if as_json else found)
@@ -395,7 +413,7 @@ def open_door(
     except (ImportError, RuntimeError, OSError, ValueError) as error: fail(error)
     except KeyboardInterrupt: pass
 
-# %% ../nbs/08_cli.ipynb #e9227fdf
+# %% ../nbs/08_cli.ipynb #240544d4
 @app.command(epilog='Example: semsearch serve nbs --port 8080 --open')
 def serve(
     paths:Paths=None,
@@ -403,30 +421,35 @@ def serve(
     host:Annotated[str, typer.Option(help='Where to listen; another address lets other machines in.')]='127.0.0.1',
     allow_host:Annotated[Optional[List[str]], typer.Option(metavar='NAME', help='One more name of this server.')]=None,
     open_page:Annotated[bool, typer.Option('--open', help='Open it in a browser.')]=False,
-    model:Model=None, ranker:RankerName=None, offline:Offline=False, index:IndexFile=None, hidden:Hidden=False, no_ignore:NoIgnore=False,
+    model:Model=None, ranker:RankerName=None, offline:Offline=False, index:IndexFile=None,
+    hidden:Hidden=False, no_ignore:NoIgnore=False,
 ):
     "Search in a browser: results as you type, and each cell among its neighbours."
     def started(url):
         say(f'semsearch: {url} (Ctrl-C stops it)')
         if open_page: typer.launch(url)
     from semsearch.app import serve as serve_page
-    open_door(serve_page, paths, offline, host=host, port=port, hosts=allow_host or (), started=started, model=model, ranker=ranker,
-              index=index, hidden=hidden, ignore=not no_ignore)
+    open_door(serve_page, paths, offline, host=host, port=port, hosts=allow_host or (), started=started, model=model,
+              ranker=ranker, index=index, hidden=hidden, ignore=not no_ignore)
 
-# %% ../nbs/08_cli.ipynb #3f44fb33
+# %% ../nbs/08_cli.ipynb #1d1098b5
 @app.command('mcp', epilog='Example: semsearch mcp nbs')
 def serve_agents(
     paths:Paths=None,
-    model:Model=None, ranker:RankerName=None, offline:Offline=False, index:IndexFile=None, hidden:Hidden=False, no_ignore:NoIgnore=False,
+    model:Model=None, ranker:RankerName=None, offline:Offline=False, index:IndexFile=None,
+    hidden:Hidden=False, no_ignore:NoIgnore=False,
 ):
     "Give agents the search as tools, over the Model Context Protocol."
     from semsearch.mcp import serve as serve_tools
-    open_door(serve_tools, paths, offline, model=model, ranker=ranker, index=index, hidden=hidden, ignore=not no_ignore)
+    open_door(serve_tools, paths, offline, model=model, ranker=ranker, index=index, hidden=hidden,
+              ignore=not no_ignore)
 
-# %% ../nbs/08_cli.ipynb #c9909fbc
+# %% ../nbs/08_cli.ipynb #56463b37
 def main():
     "The console script"
-    try: app()
+    try:
+        try: app()
+        finally: sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -92,14 +92,14 @@ def __call__(self:NotebookSearch,
     kept.around = self.around
     return self.explain(kept) if explain else kept
 
-# %% ../nbs/04_search.ipynb #3f314e80
+# %% ../nbs/04_search.ipynb #c17344f7
 @patch
 def around(self:NotebookSearch,
     hit:Hit, # of a search
 )->tuple: # L of the passage before it, and L of the one after it; empty where there is none, or not any more
     "What stands next to a hit"
     try: return self.index.neighbours(hit.passage)
-    except (IndexFileError, TypeError): return L(),L()
+    except IndexFileError: return L(),L()
 
 # %% ../nbs/04_search.ipynb #7b56dd1a
 @patch

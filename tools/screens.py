@@ -62,7 +62,8 @@ def on_terminal(*args, columns=80, **kwargs):
     os.close(ours)
     return said.decode().replace('\r\n', '\n'),process.wait()
 
-looks = {'1': 'font-weight:bold', '4': 'text-decoration:underline', '33': 'color:var(--yellow)', '36': 'color:var(--cyan)'}
+looks = {'1': 'font-weight:bold', '4': 'text-decoration:underline',
+         '33': 'color:var(--yellow)', '36': 'color:var(--cyan)'}
 
 def drawn(text):
     "Escape sequences for colours and links as HTML"
@@ -109,7 +110,7 @@ def shoot_lab(folder, width, scheme):
     def there(css): return chrome.find_elements('css selector', css)
     def command(name, args=''): chrome.execute_script(f"jupyterapp.commands.execute('{name}'{args})")
     def loaded():
-        try: chrome.get('http://localhost:8899/doc/tree/plan.ipynb?reset'); return there('#main, #jp-main-dock-panel, body')
+        try: chrome.get('http://localhost:8899/doc/tree/plan.ipynb?reset'); return there('body')
         except Exception: return False # the server is not there yet
     try:
         wait(loaded)
@@ -126,7 +127,8 @@ def shoot_lab(folder, width, scheme):
 
 def start(*args, **kwargs):
     "Start the real server on a free port; the process, and the URL that it prints"
-    process = subprocess.Popen([*program, 'serve', '--port', '0', *map(str, args)], stderr=subprocess.PIPE, text=True, **kwargs)
+    serve = [*program, 'serve', '--port', '0', *map(str, args)]
+    process = subprocess.Popen(serve, stderr=subprocess.PIPE, text=True, **kwargs)
     for line in process.stderr:
         if 'http://' in line: return process,line[line.index('http://'):].split()[0]
     raise RuntimeError('the server did not start')

@@ -1,0 +1,132 @@
+"The terminal: the real program, as a person and as a pipe meet it."
+import json, os, re, subprocess, sys
+from pathlib import Path
+import pytest
+sys.path.insert(0, str(Path(__file__).parent.parent/'tools'))
+import screens
+
+program = screens.program
+quick = ['--no-rerank', '--mode', 'bm25'] # what needs no model
+
+def notebook(path, *sources):
+    "Write a notebook of markdown cells, with the name of a topic or with broken JSON"
+    cells = [dict(id=f'{path.stem}-{i}', cell_type='markdown', metadata={}, source=source) for i,source in enumerate(sources)]
+    path.write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)))
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    "An indexed folder, with three notebooks that cannot be read"
+    place = tmp_path_factory.mktemp('terminal')
+    (place/'nbs').mkdir()
+    topics = dict(cooking='Boil the potatoes in salted water.', files='Read a CSV file row by row.', travel='Take the night train.')
+    for topic,text in topics.items():
+        notebook(place/f'nbs/{topic}.ipynb', f'# {topic.title()}\n{text}', *[f'## Step {n}\n{text} This is step {n}.' for n in range(4)])
+    (place/'nbs/broken.ipynb').write_text('{')
+    (place/'nbs/empty.ipynb').write_text('')
+    (place/'nbs/strange.ipynb').write_bytes(b'\xff\xfe\x00\xd8{}')
+    (place/'nothing').mkdir()
+    (place/'queries.jsonl').write_text(json.dumps(dict(qid='1', query='potatoes', rels={'cooking.ipynb': 2})))
+    done = run(place, 'potatoes', 'nbs', '--no-rerank')
+    assert (done.returncode, '6 added' in done.stderr, done.stderr.count('skipped ')) == (0, True, 3), done.stderr
+    return place
+
+def environment(place, **more):
+    kept = {name: value for name,value in os.environ.items() if name not in ('NO_COLOR', 'COLUMNS')}
+    return dict(kept, SEMSEARCH_INDEX_DIR=str(place/'index'), HF_HUB_OFFLINE='1', PYTHONWARNINGS='ignore',
+                PYTHONPATH=str(Path(__file__).parent.parent), **more)
+
+def run(place, *args, **more):
+    return subprocess.run([*program, *args], cwd=place, env=environment(place, **more), capture_output=True, text=True)
+
+# Exit codes
+
+@pytest.mark.parametrize('args, code', [
+    (['potatoes', 'nbs', *quick], 0), (['search', 'potatoes', 'nbs', *quick], 0), (['zzzz', 'nbs', *quick], 1),
+    (['potatoes', 'nothing', *quick], 1), (['potatoes', 'nbs', '--threshold', '1', *quick], 1), (['x', 'nowhere'], 2),
+    (['  ', 'nbs'], 2), (['x', 'nbs', '-k', '0'], 2), (['x', 'nbs', '--mode', 'magic', '--no-rerank'], 2), (['x', 'nbs', '--since', 'tomorrow', *quick], 2),
+    (['similar', 'nbs/cooking.ipynb', 'nowhere', 'nbs'], 2), (['evaluate', 'no-queries.jsonl', 'nbs'], 2), (['--version'], 0), (['--help'], 0)])
+def test_the_exit_code_says_how_it_went(folder, args, code):
+    done = run(folder, *args)
+    assert done.returncode == code, done.stderr
+    assert 'Traceback' not in done.stderr
+    if code == 2: assert done.stdout == '' and done.stderr.strip()
+
+# For programs
+
+machine = {'search': ['potatoes', 'nbs', '--json', *quick], 'nothing': ['zzzz', 'nbs', '--json', *quick], 'no notebooks': ['x', 'nothing', '--json', *quick],
+           'status': ['status', 'nbs', '--json'], 'doctor': ['doctor', 'nbs', '--json'],
+           'similar': ['similar', 'nbs/cooking.ipynb', 'cooking-1', 'nbs', '--json'],
+           'compare': ['compare', 'potatoes', 'nbs', '-m', 'bm25', '-m', 'no/such/model', '--json'],
+           'evaluate': ['evaluate', 'queries.jsonl', 'nbs', '-m', 'bm25', '--json']}
+
+@pytest.mark.parametrize('name', machine)
+def test_stdout_is_json_and_nothing_else(folder, name):
+    (folder/'nbs/travel.ipynb').touch()
+    done = run(folder, *machine[name])
+    assert done.returncode == (1 if name.startswith('no') else 0), done.stderr
+    found = json.loads(done.stdout)
+    if name == 'search': assert list(found[0]) == ['rank', 'score', 'path', 'cell_index', 'cell_end', 'cell_id', 'cell_type', 'title', 'headings', 'text', 'scores']
+    if name.startswith('no'): assert found == []
+    if name == 'status': assert (found['notebooks'], len(found['errors'])) == (6, 3)
+
+@pytest.mark.parametrize('name', ['search', 'status', 'doctor', 'jsonl', 'lines', 'help'])
+def test_a_pipe_that_closes_early_is_no_error(folder, name):
+    more = dict(jsonl=['step', 'nbs', '--jsonl', *quick], lines=['step', 'nbs', '-C', '3', *quick], help=['search', '--help'])
+    with subprocess.Popen([*program, *{**machine, **more}[name]], cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        said = process.stderr.read().decode()
+    assert not re.search('Traceback|BrokenPipe|Exception ignored', said), said
+
+def test_jsonl_is_one_row_a_line(folder):
+    rows = [json.loads(line) for line in run(folder, 'step', 'nbs', '--jsonl', '-k', '4', *quick).stdout.splitlines()]
+    assert [row['rank'] for row in rows] == [1, 2, 3, 4] and all(isinstance(part, float) for row in rows for part in row['scores'].values())
+
+# For people
+
+@pytest.mark.parametrize('args, meant', [
+    (['x', '--jsn'], '--json'), (['x', '--top_k', '3'], '--top-k'), (['x', '--no-rank'], '--no-rerank'), (['x', '--thresold', '1'], '--threshold'),
+    (['status', '--jason'], '--json'), (['serve', '--prot', '1'], '--port'), (['index', '--rebuid'], '--rebuild'), (['--versoin'], '--version')])
+def test_a_typo_names_the_right_flag(folder, args, meant):
+    done = run(folder, *args)
+    assert done.returncode == 2 and re.search(f'(Did you mean|Possible options).*{meant}', done.stderr, re.S), done.stderr
+
+def on_terminal(place, *args, **more):
+    "What the program writes when stdout is a terminal of 80 columns"
+    said,code = screens.on_terminal(*args, cwd=place, env=environment(place, **more))
+    assert code == 0
+    return said
+
+def test_a_terminal_gets_colours_and_links_and_a_pipe_does_not(folder):
+    plain = run(folder, 'potatoes', 'nbs', '-k', '1', *quick).stdout
+    rich = on_terminal(folder, 'potatoes', 'nbs', '-k', '1', *quick)
+    assert '\x1b' not in plain and f'\x1b]8;;{(folder/"nbs/cooking.ipynb").as_uri()}\x1b\\' in rich
+    assert re.search(r'\x1b\[33m\x1b\[1m[Pp]otatoes\x1b\[0m', rich)
+    assert on_terminal(folder, 'potatoes', 'nbs', '-k', '1', *quick, NO_COLOR='1') == plain
+    assert re.sub(r'\x1b\]8;;.*?\x1b\\|\x1b\[\d*m', '', rich) == plain
+
+def test_lines_fit_eighty_columns(folder):
+    lines = run(folder, 'step', 'nbs', '--explain', '--no-rerank', COLUMNS='80').stdout.splitlines()
+    assert lines and max(map(len, lines)) <= 80
+    for command in ('', 'search', 'index', 'status', 'doctor', 'similar', 'train', 'compare', 'evaluate', 'serve', 'mcp', 'clear'):
+        shown = run(folder, *command.split(), '--help', COLUMNS='80')
+        assert shown.returncode == 0 and max(map(len, shown.stdout.splitlines())) <= 80
+        if command: assert 'Example: semsearch' in shown.stdout.replace('\n', ' '), command
+
+@pytest.mark.parametrize('shell, words, wanted', [('bash', 'semsearch st', 'status'), ('bash', 'semsearch search --no-re', '--no-rerank'),
+                                                  ('zsh', 'semsearch ev', 'evaluate')])
+def test_the_shell_completes(folder, shell, words, wanted):
+    done = run(folder, _SEMSEARCH_COMPLETE=f'complete_{shell}', COMP_WORDS=words, COMP_CWORD=str(words.count(' ')), _TYPER_COMPLETE_ARGS=words)
+    assert wanted in done.stdout
+
+def test_neighbours_are_shown(folder):
+    shown = run(folder, 'step 2', 'nbs', '-g', 'files.ipynb', '-k', '1', '-C', '1', *quick).stdout
+    assert shown.count('    | ') >= 2 and '    > ' in shown
+
+def test_help_and_first_stage_do_not_load_torch(folder):
+    code = '''import sys; from semsearch.cli import app
+try: app(sys.argv[1:], standalone_mode=False)
+finally: print({'torch', 'transformers', 'sentence_transformers'} & sys.modules.keys(), file=sys.stderr)'''
+    def loaded(*args): return subprocess.run([sys.executable, '-c', code, *args], cwd=folder, env=environment(folder), capture_output=True, text=True).stderr
+    (folder/'nbs/travel.ipynb').touch() # looks changed, and is not
+    assert 'set()' in loaded('--help') and 'set()' in loaded('potatoes', 'nbs', *quick) and 'set()' in loaded('status', 'nbs')
+    assert "{'torch'}" in loaded('potatoes', 'nbs', '--no-rerank') and "{'torch'}" in loaded('potatoes', 'nbs')
