@@ -245,7 +245,7 @@ def make_index(
     try: refresh(make_search(paths, model=model, index=index, hidden=hidden, ignore=not no_ignore).index)
     except (IndexFileError, ModelError, OSError, ValueError) as error: fail(error)
 
-# %% ../nbs/08_cli.ipynb #6827360d
+# %% ../nbs/08_cli.ipynb #238efe3a
 def remove_index(
     file, # an index file
 )->bool: # was there one?; stops with exit code 2 if the file is not ours
@@ -253,7 +253,8 @@ def remove_index(
     from semsearch.store import IndexFileError, application_id, empty_database, owner_of
     try:
         owner = owner_of(file) if os.path.exists(file) else 0
-        if owner not in (0, application_id): fail(f'{file} is not an index of semsearch; delete it yourself if you are sure')
+        if owner not in (0, application_id):
+            fail(f'{file} is not an index of semsearch; delete it yourself if you are sure')
         if owner: empty_database(file)
     except (IndexFileError, OSError) as error: fail(error)
     return bool(owner)

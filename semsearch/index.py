@@ -66,7 +66,7 @@ def row_of(self:NotebookIndex,
     query,path = 'select id from passages where path=? and cell_index=? and hash=?',os.path.expanduser(passage.path)
     return self.db.execute(query, (os.path.abspath(path), passage.cell_index, passage.hash)).get
 
-# %% ../nbs/02_index.ipynb #d22d493c
+# %% ../nbs/02_index.ipynb #36c0c112
 @patch
 @safely
 def neighbours(self:NotebookIndex,
@@ -74,7 +74,8 @@ def neighbours(self:NotebookIndex,
     count:int=1, # passages on each side
 )->tuple: # L of Passage before it, and L of those after it, in the order of the notebook
     "What stands around a passage in its notebook; nothing if it is no longer there"
-    path,around = os.path.abspath(os.path.expanduser(passage.path)),'select id from passages where path=? and id between ? and ?'
+    path = os.path.abspath(os.path.expanduser(passage.path))
+    around = 'select id from passages where path=? and id between ? and ?'
     with reading(self.db):
         row = self.row_of(passage)
         if row is None: return L(),L()
@@ -191,7 +192,7 @@ def matches(
     def match(these): return GitIgnoreSpec.from_lines(these).match_file(path)
     return (not wanted or match(wanted)) and not match(unwanted.map(lambda pattern: pattern[1:]))
 
-# %% ../nbs/02_index.ipynb #e529da76
+# %% ../nbs/02_index.ipynb #8c9387aa
 def nanoseconds(
     moment, # a date or time, as text such as 2026-01-31, as an object of datetime, or in seconds since 1970
 )->int: # ns since 1970; raises ValueError if it cannot be understood
