@@ -38,7 +38,7 @@ guards = { # name: (file, code, what stands in its place, test)
     'control characters': ('core.py', """    return re.sub(r'[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]', ' ', text)""", '    return text',
                            'test_faults.py::test_no_escape_sequence_reaches_a_terminal'),
     'control characters spelled as entities': ('notebook.py', "    return printable(html.unescape(", '    return (html.unescape(',
-                                               'test_faults.py::test_no_escape_sequence_reaches_a_terminal'),
+                                               'test_loader.py::test_damaged_notebooks_are_read_or_named'),
     'escaping on a card': ('core.py', "Div(*marks(hit.parts(query, 240)))", "Div(NotStr(hit.text))", 'test_faults.py::test_no_markup_of_a_notebook_reaches_jupyter'),
     'no HTML of a notebook on the page': ('page.py', "dict(html=False, highlight=code)", "dict(html=True, highlight=code)", 'test_app.py::test_what_stands_in_a_notebook_makes_no_tags'),
     'who may ask the page': ('app.py', 'no = refusal(scope[\'method\'], headers, self.hosts)', 'no = None', 'test_app.py::test_other_sites_are_not_answered'),
