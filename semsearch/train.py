@@ -182,7 +182,7 @@ def save_model(
     if is_reader(model): model[0].save(folder, half=True)
     else: model.save_pretrained(str(folder), create_model_card=False)
 
-# %% ../nbs/06_train.ipynb #5ea79784
+# %% ../nbs/06_train.ipynb #6abddb34
 def make_trainer(
     model, # a CrossEncoder
     lists, # of dict(query, texts, labels), in batches
@@ -192,8 +192,9 @@ def make_trainer(
 ): # a CrossEncoderTrainer
     "The library's trainer, with its data, its loss and its exam"
     from sentence_transformers.cross_encoder import CrossEncoderTrainer
+    exam = reranking_evaluator(held_out) if held_out else None
     return CrossEncoderTrainer(model=model, args=args, train_dataset=make_dataset(lists, loss),
-                               loss=make_loss(loss, model), evaluator=reranking_evaluator(held_out) if held_out else None)
+                               loss=make_loss(loss, model), evaluator=exam)
 
 # %% ../nbs/06_train.ipynb #1a017833
 def train_cross_encoder(
@@ -231,13 +232,12 @@ def query_dataset(
     good = check_pairs(L(pairs)).filter(lambda pair: pair.get('label', 1))
     return Dataset.from_dict(dict(anchor=list(good.itemgot('query')), positive=list(good.itemgot('text'))))
 
-# %% ../nbs/06_train.ipynb #b23e973b
+# %% ../nbs/06_train.ipynb #c4e46b39
 def train_bi_encoder(
     pairs, # of dict(query, text[, label]), as from training_pairs; those with label 0 are left out
     output, # a folder for checkpoints, the history, and the trained model
     model=None, # a hub name, a folder, or a SentenceTransformer; None: the embedded all-MiniLM-L6-v2
-    epochs:float=1., # how often every pair is seen
-    batch_size:int=16, # pairs; each text is a negative for the other queries
+    epochs:float=1., batch_size:int=16, # how often every pair is seen, and how many at once
     learning_rate:float=2e-5, # at its highest
     save_steps:int=50, # steps between two checkpoints
     seed:int=42, # for the order of the data
