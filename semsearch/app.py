@@ -21,7 +21,6 @@ from fastcore.foundation import L
 from fastcore.xml import Article, Button, Header, P, Span, to_xml
 from .core import Hits, printable
 from .encoder import Encoder
-from .index import NotebookIndex
 from .notebook import read_notebook
 from .page import around, cell_panel, cell_pictures, page, read_state, result_list, static, style
 from .search import NotebookSearch
@@ -92,8 +91,7 @@ def twin(
     index = notebooks.index
     encoder = Encoder(index.encoder.model, index.encoder.device, index.encoder.half, index.encoder.truncate_dim)
     encoder.full = sharing_weights(index.encoder.full)
-    return NotebookSearch(index=NotebookIndex(index.paths, encoder, index.file, index.max_tokens, **index.kwargs),
-                          ranker=ranker)
+    return NotebookSearch(index.paths, encoder, ranker, index.file, max_tokens=index.max_tokens, **index.kwargs)
 
 # %% ../nbs/09_app.ipynb #12f9fc79
 class Desk:
@@ -164,9 +162,7 @@ def locate(self:Desk,
     "Find a notebook that may be read"
     def find(notebooks):
         full = os.path.abspath(os.path.expanduser(str(path).replace('\0', ' ')))
-        sound = 'select 1 from notebooks where path=? and reason is null'
-        known = notebooks.index.db.execute(sound, (full,)).fetchone()
-        if known and is_inside(full, self.roots): return full
+        if notebooks.index.holds(full) and is_inside(full, self.roots): return full
         raise KeyError('No such notebook in the searched folders')
     return self.quick.submit(find)
 
@@ -296,9 +292,7 @@ async def cell_view(
         part = around(notebook, state.cell, state.before, state.after)
         pictures = {cell.index: cell_pictures(full, cell.index) for cell in part.cells}
         return cell_panel(state.path, notebook, part, last, pictures, q=state.q, explain=state.explain, **state.filters)
-    def last_cell(notebooks):
-        last = 'select max(cell_end) from passages where path=? and cell_id=?'
-        return notebooks.index.db.execute(last, (full, state.cell)).fetchone()[0] or 0
+    def last_cell(notebooks): return notebooks.index.last_cell(full, state.cell)
     try:
         state = read_state(request.query_params)
         full = await wrap_future(desk.locate(state.path))

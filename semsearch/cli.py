@@ -6,11 +6,11 @@ Docs: https://semsearch.github.io/semsearch/cli.html.md"""
 
 # %% auto #0
 __all__ = ['app', 'Paths', 'IndexFile', 'Model', 'Hidden', 'NoIgnore', 'AsJson', 'Offline', 'RankerName', 'Group', 'Glob',
-           'CellType', 'Language', 'Exported', 'Error', 'Since', 'Models', 'Candidates', 'DefaultSearch',
+           'CellType', 'Language', 'Exported', 'Error', 'Since', 'ParquetFile', 'Models', 'Candidates', 'DefaultSearch',
            'show_version', 'common', 'fail', 'say', 'make_search', 'given', 'refresh', 'fancy', 'link', 'snippet_width',
-           'decorated', 'show_hit', 'show_hits', 'nothing_there', 'search', 'make_index', 'remove_index', 'clear',
-           'status', 'checkup', 'doctor', 'similar', 'train', 'compare_models', 'evaluate_models', 'open_door', 'serve',
-           'serve_agents', 'main']
+           'decorated', 'show_hit', 'show_hits', 'nothing_there', 'search', 'make_index', 'remove_index',
+           'clear_milvus', 'clear', 'status', 'checkup', 'doctor', 'similar', 'export_file', 'import_file', 'train',
+           'compare_models', 'evaluate_models', 'open_door', 'serve', 'serve_agents', 'main']
 
 # %% ../nbs/08_cli.ipynb #f16b2ea3
 import json, os, shutil, sys
@@ -64,7 +64,7 @@ def say(
 Paths = Annotated[Optional[List[str]], typer.Argument(
     help='Folders, notebooks or patterns; the current folder if there is none.', show_default=False)]
 IndexFile = Annotated[Optional[str], typer.Option('--index', metavar='FILE',
-    help='Keep the index in this file instead of the cache folder.')]
+    help='Keep the index in this file instead of the cache folder, or in Milvus: milvus:notes.db, milvus:http://host:19530.')]
 Model = Annotated[Optional[str], typer.Option('--model', metavar='NAME',
     help='Another bi-encoder: a hub name or a folder.')]
 Hidden = Annotated[bool, typer.Option('--hidden', help='Look into hidden folders too.')]
@@ -86,7 +86,7 @@ def make_search(
     if quick: from semsearch.start import quick_search as opened
     else: from semsearch.search import NotebookSearch as opened
     try: return opened(paths or ['.'], **kwargs)
-    except (IndexFileError, ModelError, FileNotFoundError, ValueError) as error: fail(error)
+    except (IndexFileError, ModelError, FileNotFoundError, ImportError, ValueError) as error: fail(error)
 
 # %% ../nbs/08_cli.ipynb #00afa74c
 Group = Annotated[bool, typer.Option('--group', help='One hit for each notebook, its best.')]
@@ -241,16 +241,18 @@ def make_index(
     "Bring the index up to date, which a search does by itself."
     from semsearch.encoder import Encoder, ModelError
     from semsearch.store import IndexFileError, index_file
-    if rebuild: remove_index(index or index_file(paths or ['.'], Encoder(model).name))
+    if rebuild: remove_index(index or index_file(paths or ['.'], Encoder(model).name), paths)
     try: refresh(make_search(paths, model=model, index=index, hidden=hidden, ignore=not no_ignore).index)
     except (IndexFileError, ModelError, OSError, ValueError) as error: fail(error)
 
 # %% ../nbs/08_cli.ipynb #238efe3a
 def remove_index(
-    file, # an index file
+    file, # an index file, or milvus: and a place
+    paths=None, # the searched folders, which alone are deleted from a place that holds others too
 )->bool: # was there one?; stops with exit code 2 if the file is not ours
     "Empty an index file, and touch no other"
     from semsearch.store import IndexFileError, application_id, empty_database, owner_of
+    if str(file).startswith('milvus:'): return clear_milvus(file, paths or ['.'])
     try:
         owner = owner_of(file) if os.path.exists(file) else 0
         if owner not in (0, application_id):
@@ -259,6 +261,17 @@ def remove_index(
     except (IndexFileError, OSError) as error: fail(error)
     return bool(owner)
 
+# %% ../nbs/08_cli.ipynb #c3790a4f
+def clear_milvus(
+    place, # milvus: and a place
+    paths, # the searched folders
+)->bool: # was there anything?; stops with exit code 2 if the place cannot be used
+    "Delete what Milvus holds of some folders"
+    from semsearch.milvus import clear_place
+    from semsearch.store import IndexFileError
+    try: return clear_place(place, paths)
+    except (IndexFileError, ImportError, ValueError) as error: fail(error)
+
 # %% ../nbs/08_cli.ipynb #5f90b770
 @app.command(epilog='Example: semsearch clear nbs')
 def clear(paths:Paths=None, model:Model=None, index:IndexFile=None):
@@ -266,7 +279,7 @@ def clear(paths:Paths=None, model:Model=None, index:IndexFile=None):
     from semsearch.encoder import Encoder
     from semsearch.store import index_file
     file = index or index_file(paths or ['.'], Encoder(model).name)
-    say(f'Emptied {file}' if remove_index(file) else f'There is no index at {file}')
+    say(f'Emptied {file}' if remove_index(file, paths) else f'There is no index at {file}')
 
 # %% ../nbs/08_cli.ipynb #8613ad77
 @app.command(epilog='Example: semsearch status nbs')
@@ -297,6 +310,10 @@ def checkup(
     try: yield 'embedded model',True,str(check_sha256(embedded_folder()/'model.safetensors', embedded_sha256).parent)
     except (OSError, ValueError) as error: yield 'embedded model',False,str(error)
     yield 'model hub',True,'not asked' if os.environ.get('HF_HUB_OFFLINE') else 'asked only for models that you name'
+    if str(index).startswith('milvus:'):
+        from semsearch.milvus import check_place
+        yield 'index',*check_place(index)
+        return
     file = Path(index or index_file(paths, Encoder().name))
     if not file.exists(): yield 'index',True,f'none yet; a search makes {file}'; return
     try: found = open_index(file).pragma('integrity_check')
@@ -331,6 +348,29 @@ def similar(
         hits = found.similar(notebook, cell_id, top_k)
     except (KeyError, OSError, RuntimeError, ValueError) as error: fail(error)
     show_hits(hits, as_json)
+
+# %% ../nbs/08_cli.ipynb #9cadd8fd
+ParquetFile = Annotated[str, typer.Argument(metavar='FILE', help='A Parquet file.', show_default=False)]
+
+@app.command('export', epilog='Example: semsearch export notes.parquet nbs')
+def export_file(file:ParquetFile, paths:Paths=None, model:Model=None, index:IndexFile=None, hidden:Hidden=False,
+                no_ignore:NoIgnore=False):
+    "Write the index of a folder, vectors included, into a Parquet file."
+    from semsearch.corpus import export_index
+    notebooks = make_search(paths, model=model, index=index, hidden=hidden, ignore=not no_ignore).index
+    try:
+        refresh(notebooks, quiet=True)
+        say(f'{export_index(notebooks, file)} notebooks written to {file}')
+    except (ImportError, OSError, RuntimeError, ValueError) as error: fail(error)
+
+# %% ../nbs/08_cli.ipynb #6fdc9813
+@app.command('import', epilog='Example: semsearch import notes.parquet nbs --index milvus:notes.db')
+def import_file(file:ParquetFile, paths:Paths=None, model:Model=None, index:IndexFile=None):
+    "Put the notebooks of such a file into an index, without encoding them again."
+    from semsearch.corpus import import_index
+    notebooks = make_search(paths, model=model, index=index).index
+    try: say(f'{import_index(notebooks, file)} notebooks put into {notebooks.file}')
+    except (ImportError, OSError, RuntimeError, ValueError) as error: fail(error)
 
 # %% ../nbs/08_cli.ipynb #921050f7
 @app.command(epilog='Example: semsearch train nbs -o my-ranker; semsearch "a question" nbs --ranker my-ranker/model')

@@ -6,7 +6,7 @@ Docs: https://semsearch.github.io/semsearch/index.html.md"""
 
 # %% auto #0
 __all__ = ['word_share', 'NotebookIndex', 'row_passage', 'word_weight', 'rare_words', 'best', 'check_query', 'matches',
-           'nanoseconds']
+           'nanoseconds', 'notebook_index']
 
 # %% ../nbs/02_index.ipynb #46ed6fa2
 import json, os, re, sys
@@ -82,6 +82,25 @@ def neighbours(self:NotebookIndex,
         near = [found for found, in self.db.execute(around, (path, row-count, row+count))]
         found = self.passages_at(np.searchsorted(self.load().ids, near).tolist())
     return found[:near.index(row)],found[near.index(row)+1:]
+
+# %% ../nbs/02_index.ipynb #506dbb27
+@patch
+@safely
+def holds(self:NotebookIndex,
+    path:str, # absolute
+)->bool: # False also for a notebook that could not be read
+    "Is a notebook in the index?"
+    return bool(self.db.execute('select 1 from notebooks where path=? and reason is null', (path,)).fetchone())
+
+@patch
+@safely
+def last_cell(self:NotebookIndex,
+    path:str, # absolute
+    cell_id:str, # of the first cell
+)->int: # its place in the notebook; 0 if no passage begins there
+    "The last cell of the passage that begins with a cell"
+    query = 'select max(cell_end) from passages where path=? and cell_id=?'
+    return self.db.execute(query, (path, cell_id)).get or 0
 
 # %% ../nbs/02_index.ipynb #376de01b
 @patch
@@ -310,3 +329,16 @@ def topics(self:NotebookIndex,
         names = Counter(heading for p in passages for heading in (p.headings or (p.title,))[-1:]).most_common(2)
         return dict(name=' · '.join(name for name,_ in names), size=len(group), passages=passages)
     return L(community_detection(from_numpy(self.loaded.matrix), threshold, min_size)).map(named)
+
+# %% ../nbs/02_index.ipynb #5d95422a
+def notebook_index(
+    paths='.', # a folder, a notebook, a pattern, or a list of these
+    model=None, # as in NotebookIndex
+    index=None, # a NotebookIndex, the file of one, or milvus: and a place; None: a file in the user's cache folder
+    **kwargs # device, max_tokens, truncate_dim, hidden and ignore, as in NotebookIndex
+)->NotebookIndex: # of one kind or the other
+    "The index at a place"
+    if isinstance(index, NotebookIndex): return index
+    if not str(index).startswith('milvus:'): return NotebookIndex(paths, model, index, **kwargs)
+    from semsearch.scale import milvus_index
+    return milvus_index(index, paths, model, **kwargs)

@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 from .core import Hit, Hits, Passage, heading_path
 from .cache import open_cache
-from .index import NotebookIndex, best, check_query
+from .index import best, check_query, notebook_index
 from .ranker import CrossEncoderRanker, LateInteractionRanker, MeanRanker, Ranker
 from .store import IndexFileError
 
@@ -25,11 +25,11 @@ class NotebookSearch:
         paths='.', # a folder, a notebook, a pattern, or a list of these
         model=None, # the bi-encoder: a hub name, a folder or a SentenceTransformer; None: the embedded all-MiniLM-L6-v2
         ranker=None, # a Ranker, or a cross-encoder's hub name or folder; None: the built-in second stage
-        index=None, # a NotebookIndex, or a file for it; None: one in the user's cache folder
+        index=None, # a NotebookIndex, a file for it, or milvus: and a place; None: a file in the user's cache folder
         cache=None, # for scores: a ScoreCache or a file; None: the one that all rankers share; False: none
         **kwargs # device, max_tokens, truncate_dim, hidden and ignore, as in NotebookIndex
     ):
-        self.index = index if isinstance(index, NotebookIndex) else NotebookIndex(paths, model, index, **kwargs)
+        self.index = notebook_index(paths, model, index, **kwargs)
         self.ranker = load_ranker(ranker, self.index.encoder, cache)
 
 # %% ../nbs/04_search.ipynb #fecdf38c

@@ -18,7 +18,7 @@ from fastcore.basics import patch, store_attr
 from fastcore.foundation import L
 from .core import Hit, Hits, Passage
 from .encoder import Encoder, ModelError, is_embedded
-from .index import NotebookIndex
+from .index import NotebookIndex, notebook_index
 from .store import index_file
 from .ranker import CrossEncoderRanker, LateInteractionRanker
 from .search import NotebookSearch
@@ -132,8 +132,7 @@ class Collection:
         self.given,self.kwargs,self.others = index,kwargs,{}
     @cached_property
     def index(self):
-        if isinstance(self.given, NotebookIndex): return ready(self.given)
-        return ready(NotebookIndex(self.paths, index=self.given, device=self.device, **self.kwargs))
+        return ready(notebook_index(self.paths, index=self.given, device=self.device, **self.kwargs))
 
 # %% ../nbs/04b_searchers.ipynb #0724a94c
 @patch
@@ -278,7 +277,8 @@ def each_model(
 )->L: # of (name or None, model)
     "Take apart what somebody wants to compare"
     if isinstance(models, dict): return L(models.items())
-    pair = isinstance(models, tuple) and [type(model) for model in models] == [NotebookIndex, str]
+    pair = isinstance(models, tuple) and len(models) == 2 and isinstance(models[0], NotebookIndex)
+    pair = pair and isinstance(models[1], str)
     many = list(models) if isinstance(models, (list, tuple, L, set)) and not pair else [models]
     return L(many).map(lambda model: (None, model))
 

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 import semsearch
 from .encoder import Encoder, half_pays, load_encoder
-from .index import NotebookIndex
+from .index import notebook_index
 from .ranker import CrossEncoderRanker, LateInteractionRanker, MeanRanker, token_encoder
 from .search import NotebookSearch, late_and_reader
 
@@ -113,7 +113,7 @@ def quick_search(
     **kwargs # hidden and ignore, as in NotebookIndex
 )->NotebookSearch: # with the embedded models; raises FileNotFoundError for a path that is not there
     "Open a search that is soon there"
-    found = NotebookSearch(index=NotebookIndex(paths, encoder := LightEncoder(), index, **kwargs), cache=cache)
+    found = NotebookSearch(index=notebook_index(paths, encoder := LightEncoder(), index, **kwargs), cache=cache)
     encoder.loading # from now on
     if rerank:
         rankers = dict(late=LightLate(encoder, cache=cache), reader=LightReader(encoder, cache=cache))

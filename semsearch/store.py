@@ -209,7 +209,7 @@ class NotebookStore:
         self.max_tokens,self.file = max_tokens,str(index or index_file(self.paths, self.encoder.name))
         self.made_with = dict(model=self.encoder.name, revision=self.encoder.revision, max_tokens=str(max_tokens))
         self.db,self.loaded = open_index(self.file),None
-        with clear_errors(self.file), self.db: self.claim()
+        with clear_errors(self.file): self.claim()
 
 # %% ../nbs/01c_store.ipynb #747e2a26
 @patch
@@ -225,10 +225,11 @@ def check_model(self:NotebookStore):
 # %% ../nbs/01c_store.ipynb #3c1df7b2
 @patch
 def claim(self:NotebookStore):
-    "Make the tables if they are gone, and name our model in an empty index; call it inside a transaction"
-    make_tables(self.db, self.file, application_id, format_version, schema)
-    self.db.executemany('insert or ignore into info values(?,?)', list(self.made_with.items()))
-    self.check_model()
+    "Make the tables if they are gone, and name our model in an empty index"
+    with self.db:
+        make_tables(self.db, self.file, application_id, format_version, schema)
+        self.db.executemany('insert or ignore into info values(?,?)', list(self.made_with.items()))
+        self.check_model()
 
 # %% ../nbs/01c_store.ipynb #8c58ff57
 @patch
@@ -366,14 +367,14 @@ def update(self:NotebookStore,
     "Bring the index up to date with the folder"
     from tqdm import tqdm
     start = time.perf_counter()
-    with self.db: self.claim()
+    self.claim()
     todo = self.changes()
     rows = self.read_stale(todo)
     total = len(self.unknown(rows.itemgot(2).filter().concat().attrgot('hash')))
     with tqdm(total=total, desc='Encoding', unit=' passages', leave=False,
               disable=None if show_progress_bar is None else not show_progress_bar) as bar:
         encoded = sum(batches(rows).map(self.write_batch, files=todo.files, progress=bar.update))
-    if todo.gone or self.db.execute("select count(*) from info where key='untidy'").get: self.tidy(todo.gone)
+    if todo.gone or self.untidy(): self.tidy(todo.gone)
     new = rows.filter(lambda row: row[2] is not None)
     added = new.filter(lambda row: row[0] not in todo.known)
     errors = self.errors()
@@ -408,6 +409,11 @@ def tidy(self:NotebookStore,
         for path in gone: self.forget(path)
         self.db.execute('delete from vectors where hash not in (select hash from passages)')
         self.db.execute("delete from info where key='untidy'")
+
+@patch
+def untidy(self:NotebookStore)->bool:
+    "Has anything been written since it was last cleared away?"
+    return bool(self.db.execute("select count(*) from info where key='untidy'").get)
 
 # %% ../nbs/01c_store.ipynb #04ef3779
 @patch
