@@ -76,15 +76,15 @@ def drawn(text):
 
 def shoot_terminal(place, folder):
     "Photograph three commands"
-    commands = [question, 'nbs', '-k', '3'],[question, 'nbs', '-k', '1', '--explain'],['status', 'nbs']
+    commands = [question, 'nbs', '-k', '3'],[question, 'nbs', '-k', '1', '--explain'],['score cache', 'nbs', '-l']
     def typed(args): return 'semsearch ' + ' '.join(f'"{arg}"' if ' ' in arg else arg for arg in args)
-    def said(args): return drawn(on_terminal(*args, cwd=place)[0].replace(str(Path.home()), '~'))
+    def said(args): return drawn(on_terminal(*args, cwd=place)[0])
     shown = '\n'.join(f'<b>$</b> {escape(typed(args))}\n{said(args)}' for args in commands)
     for scheme,colours in dict(light='#fff;color:#1c2026;--yellow:#8a5a00;--cyan:#00717f',
                                dark='#16181d;color:#dfe3ea;--yellow:#f0c050;--cyan:#50d0e0').items():
         page,chrome = place/'terminal.html',browser(780, 500)
         page.write_text(f'<meta charset=utf-8><body style="background:{colours};margin:16px"><pre style="font:15px/1.4 '
-                        f'monospace;margin:0;width:80ch;white-space:pre-wrap">{shown}', encoding='utf-8')
+                        f'monospace;margin:0;width:82ch;white-space:pre-wrap">{shown}', encoding='utf-8')
         try: chrome.get(page.as_uri()); chrome.save_screenshot(str(folder/f'terminal-{scheme}.png'))
         finally: chrome.quit()
 
@@ -97,7 +97,8 @@ def shoot_jupyter(place, folder):
     lines = '%load_ext semsearch',f'%semsearch {question} -p nbs -k 2 --explain'
     cells = [dict(id=f'c{i}', cell_type='code', metadata={}, source=line, outputs=[], execution_count=None)
              for i,line in enumerate(lines)]
-    (place/'plan.ipynb').write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)))
+    kernel = dict(kernelspec=dict(name='python3', display_name='Python 3 (ipykernel)', language='python'))
+    (place/'plan.ipynb').write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5)))
     process = subprocess.Popen([lab, '--no-browser', '--allow-root', '--port=8899', '--IdentityProvider.token=',
                                 '--expose-app-in-browser', f'--ServerApp.root_dir={place}'], stderr=subprocess.DEVNULL)
     try:
@@ -119,7 +120,8 @@ def shoot_lab(folder, width, scheme):
         wait(lambda: there(f'body[data-jp-theme-light={"true" if scheme == "light" else "false"}]'))
         command('notebook:run-all-cells')
         wait(lambda: there('.jp-OutputArea .semsearch'))
-        chrome.execute_script("document.querySelector('.semsearch details').open = true")
+        chrome.execute_script("document.querySelector('.semsearch details').open = true; "
+                              "document.querySelectorAll('.Toastify').forEach(news => news.remove())")
         time.sleep(1); chrome.save_screenshot(str(folder/f'jupyter-{width}-{scheme}.png'))
     finally: chrome.quit()
 
