@@ -8,7 +8,7 @@ Docs: https://semsearch.github.io/semsearch/magic.html.md"""
 __all__ = ['opened', 'refreshed', 'semsearch', 'ask', 'load_magic']
 
 # %% ../nbs/08a_magic.ipynb #32ccae0a
-import os
+import os, warnings
 from functools import lru_cache
 from IPython.core.error import UsageError
 from IPython.core.magic_arguments import argument, magic_arguments
@@ -72,12 +72,14 @@ def ask(
     from semsearch.index import check_query
     filters = {name: vars(args)[name] for name in ('glob', 'cell_type', 'language', 'since', 'error')}
     try:
-        check_query(query, args.top_k)
-        notebooks = opened(tuple(args.path or ['.']), os.getcwd(), args.model, args.ranker, args.index)
-        refreshed(notebooks)
-        return notebooks(query, args.top_k, rerank=not args.no_rerank, mode=args.mode, threshold=args.threshold,
-                         refresh=False, group=args.group, explain=args.explain,
-                         **{name: value for name,value in filters.items() if value})
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', 'IProgress not found') # tqdm would like ipywidgets
+            check_query(query, args.top_k)
+            notebooks = opened(tuple(args.path or ['.']), os.getcwd(), args.model, args.ranker, args.index)
+            refreshed(notebooks)
+            return notebooks(query, args.top_k, rerank=not args.no_rerank, mode=args.mode, threshold=args.threshold,
+                             refresh=False, group=args.group, explain=args.explain,
+                             **{name: value for name,value in filters.items() if value})
     except (IndexFileError, ModelError, OSError, ValueError) as error: raise UsageError(str(error)) from None
 
 # %% ../nbs/08a_magic.ipynb #f41acf17

@@ -118,6 +118,8 @@ def shoot_lab(folder, width, scheme):
         wait(lambda: there('.jp-Notebook .jp-Cell') and chrome.execute_script('return !!window.jupyterapp'))
         command('apputils:change-theme', f", {{theme: 'JupyterLab {scheme.title()}'}}")
         wait(lambda: there(f'body[data-jp-theme-light={"true" if scheme == "light" else "false"}]'))
+        idle = "return jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+        wait(lambda: chrome.execute_script(idle))
         command('notebook:run-all-cells')
         wait(lambda: there('.jp-OutputArea .semsearch'))
         chrome.execute_script("document.querySelector('.semsearch details').open = true; "
