@@ -28,6 +28,8 @@ def castorini(tmp_path_factory):
                                                 decoder_start_token_id=0)).eval()
     model.config.architectures = ['T5ForConditionalGeneration']; model.config.save_pretrained(folder)
     torch.save(model.state_dict(), folder/'pytorch_model.bin')
+    with pytest.raises(ModelError, match='Pickled weights could run code'): MonoT5Ranker(folder, cache=False).rank('red', ['blue'])
+    T5ForConditionalGeneration.from_pretrained(folder, use_safetensors=False).save_pretrained(folder) # as the chapter says
     return folder
 
 @pytest.fixture(scope='session')
@@ -195,7 +197,7 @@ def test_whatever_a_search_holds_is_explained():
     both,query,text = MeanRanker(dict(reader=reader, late=late), [.5, .5]),'how to sort a list','Lists\nUse sorted(list, key=len).'
     assert explain(query, text, both).method == 'alignment' and text in late.known
     found = explain(query, text, reader)
-    assert found.method == 'gradient' and abs(found.score - reader.predict((query, text))) < 1e-5 and np.isfinite(found.weights).all()
+    assert found.method == 'gradient' and abs(found.score - reader.predict((query, text))) < 1e-4 and np.isfinite(found.weights).all()
     assert not any(' 0' in name for name in reader.full[0].known) # nothing blended is remembered
     with pytest.raises(ValueError, match='no attention of its own'): explain(query, text, reader, 'attention')
     every = early_layer_embeddings(reader, [text, query])
