@@ -80,8 +80,8 @@ def put(self:NotebookIndex,
 @patch
 def contents(self:NotebookIndex): # iterator over stored notebooks
     "All that is in the index, notebook by notebook"
-    columns = 'path,title,headings,cell_index,cell_id,cell_type,text,cell_end,facts,vector'
-    parts = f'select {columns} from passages join vectors using(hash) where path=? order by id'
+    parts = ('select path,title,headings,cell_index,cell_id,cell_type,text,cell_end,facts,vector '
+             'from passages join vectors using(hash) where path=? order by id')
     with reading(self.db):
         for path,*stamp,digest,kind,reason in list(self.db.execute('select * from notebooks order by path')):
             rows = list(self.db.execute(parts, (path,)))
