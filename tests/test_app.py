@@ -211,7 +211,10 @@ class Screen:
         self.chrome.get(f'http://{server}{path}')
     def find(self, css): return self.chrome.find_elements('css selector', css)
     def js(self, script): return self.chrome.execute_script(f'return {script}')
-    def keys(self, *keys): self.chrome.switch_to.active_element.send_keys(*keys)
+    def keys(self, *keys):
+        "Type at whatever has the focus, which may be drawn anew meanwhile"
+        from selenium.webdriver import ActionChains
+        ActionChains(self.chrome).send_keys(*keys).perform()
     def type(self, text):
         box = self.find('#q')[0]; box.clear(); box.send_keys(text)
     def titles(self): return self.js("[...document.querySelectorAll('a.hit')].map(hit => hit.textContent)")
