@@ -177,7 +177,8 @@ def tokenize(self:Encoder,
     texts, # strings
 )->list: # of tokenizers.Encoding, one for each text: its length, and its offsets in characters
     "Cut texts into the tokens of this model"
-    if is_embedded(self.model) or not texts: return tokenize(texts)
+    if not texts: return []
+    if is_embedded(self.model): return tokenize(texts)
     return self.ruler(list(texts), add_special_tokens=False, verbose=False).encodings
 
 # %% ../nbs/01b_encoder.ipynb #61ddcd16
