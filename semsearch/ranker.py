@@ -6,7 +6,7 @@ Docs: https://semsearch.github.io/semsearch/ranker.html.md"""
 
 # %% auto #0
 __all__ = ['known_models', 'Ranker', 'check_scores', 'token_encoder', 'LateInteractionRanker', 'CrossEncoderRanker', 'known_name',
-           'parts_of', 'MeanRanker']
+           'parts_of', 'MeanRanker', 'SharedLateRanker']
 
 # %% ../nbs/03_ranker.ipynb #3b7c3643
 import copy, json
@@ -89,7 +89,7 @@ def token_encoder(
     return MultiVectorEncoder(modules=[encoder[0], MultiVectorMask(), Normalize(module_input_name='token_embeddings')],
                               device=str(encoder.device), similarity_fn_name='meanmaxsim')
 
-# %% ../nbs/03_ranker.ipynb #b925ec07
+# %% ../nbs/03_ranker.ipynb #14a4ac26
 class LateInteractionRanker(Ranker):
     "Scores by the mean over the query's tokens of the best cosine with a token of the document"
     batched = True
@@ -103,9 +103,9 @@ class LateInteractionRanker(Ranker):
         self.known,self.cache = OrderedDict(),open_cache(cache)
     @cached_property
     def reader(self):
-        from sentence_transformers import MultiVectorEncoder
         if self.model is None: return Encoder(device=self.device)
         if not isinstance(self.model, (str, Path)): return self.model
+        from sentence_transformers import MultiVectorEncoder
         return load_model(MultiVectorEncoder, self.model, device=self.device)
     @cached_property
     def full(self): return token_encoder(self.reader.full) if isinstance(self.reader, Encoder) else self.reader
@@ -146,19 +146,19 @@ def encode_tokens(self:LateInteractionRanker,
     while len(self.known) > self.remember: self.known.popitem(last=False)
     return tokens
 
-# %% ../nbs/03_ranker.ipynb #d7abd0ae
+# %% ../nbs/03_ranker.ipynb #0e1f90ea
 @patch
 def score(self:LateInteractionRanker,
     pairs:list, # of (query, document)
     **kwargs # batch_size and progress, as in encode_tokens
 )->np.ndarray: # (n,) 0 to 1
     "Compare word against word"
-    from sentence_transformers.util import maxsim
+    import torch
     scores,documents = np.zeros(len(pairs), np.float32),self.encode_tokens([text for _,text in pairs], **kwargs)
     for query,rows in L(range(len(pairs))).groupby(lambda i: pairs[i][0]).items():
-        tokens = self.full.encode_query(query, show_progress_bar=False)
-        found = maxsim([tokens.to(documents[rows[0]].dtype)], [documents[i] for i in rows], length_normalize=True)
-        scores[rows] = found[0].float().cpu().numpy()
+        tokens = self.full.encode_query(query, show_progress_bar=False).float()
+        best = [(tokens @ documents[i].float().T).amax(1).mean() for i in rows]
+        scores[rows] = torch.stack(best).cpu().numpy()
     return scores.clip(0, 1)
 
 # %% ../nbs/03_ranker.ipynb #a2f66b0b
@@ -293,3 +293,18 @@ def score(self:MeanRanker,
     found = self.parts(pairs, batch_size=batch_size)
     if progress: progress(len(pairs))
     return sum(weight*scores for weight,scores in zip(self.weights, found.values()))
+
+# %% ../nbs/03_ranker.ipynb #645a4426
+class SharedLateRanker(LateInteractionRanker):
+    "Late interaction that goes on from where the built-in cross-encoder has read a passage"
+    def __init__(self,
+        model:Encoder, # of the embedded all-MiniLM-L6-v2
+        reader:CrossEncoderRanker, # the built-in one
+        **kwargs # remember and cache, as in LateInteractionRanker
+    ):
+        super().__init__(model, **kwargs)
+        self.first = reader
+    @cached_property
+    def fast(self):
+        from semsearch.reader import FromHalfway
+        return FromHalfway(self.reader.fast[0].model, self.first.fast[0])

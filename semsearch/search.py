@@ -7,18 +7,19 @@ Docs: https://semsearch.github.io/semsearch/search.html.md"""
 # %% auto #0
 __all__ = ['late_and_reader', 'rerank_share', 'NotebookSearch', 'load_ranker', 'search', 'same_words', 'cited', 'Context']
 
-# %% ../nbs/04_search.ipynb #e66257e2
+# %% ../nbs/04_search.ipynb #71a13b83
 import os
 import numpy as np
 from fastcore.basics import patch
 from fastcore.foundation import L
 from .core import Hit, Hits, Passage, heading_path
 from .cache import open_cache
+from .encoder import is_embedded
 from .index import best, check_query, notebook_index
-from .ranker import CrossEncoderRanker, LateInteractionRanker, MeanRanker, Ranker
+from .ranker import CrossEncoderRanker, LateInteractionRanker, MeanRanker, Ranker, SharedLateRanker
 from .store import IndexFileError
 
-# %% ../nbs/04_search.ipynb #40f70a2f
+# %% ../nbs/04_search.ipynb #8524fd22
 class NotebookSearch:
     "Search folders of notebooks in two stages: retrieve candidates, then rerank them"
     def __init__(self,
@@ -32,7 +33,7 @@ class NotebookSearch:
         self.index = notebook_index(paths, model, index, **kwargs)
         self.ranker = load_ranker(ranker, self.index.encoder, cache)
 
-# %% ../nbs/04_search.ipynb #fecdf38c
+# %% ../nbs/04_search.ipynb #94c34b01
 late_and_reader = .25,.75 # their weights in the built-in second stage
 
 def load_ranker(
@@ -43,7 +44,8 @@ def load_ranker(
     "The second stage that somebody asked for"
     if ranker is None:
         cache = open_cache(cache) or False
-        late,reader = LateInteractionRanker(encoder, cache=cache),CrossEncoderRanker(cache=cache)
+        reader,shared = CrossEncoderRanker(cache=cache),is_embedded(encoder.model)
+        late = SharedLateRanker(encoder, reader, cache=cache) if shared else LateInteractionRanker(encoder, cache=cache)
         return MeanRanker(dict(late=late, reader=reader), late_and_reader)
     ready = hasattr(ranker, 'rank') and not hasattr(ranker, 'num_labels') # a CrossEncoder has both
     return ranker if ready else CrossEncoderRanker(ranker, cache=cache)

@@ -7,7 +7,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from semsearch.encoder import Encoder, load_encoder
 from semsearch.loader import load_passages
 from semsearch.cache import ScoreCache, score_key
-from semsearch.ranker import CrossEncoderRanker, LateInteractionRanker, Ranker
+from semsearch.ranker import CrossEncoderRanker, LateInteractionRanker, Ranker, SharedLateRanker
 
 query,documents = 'sort a list',['how to sort', 'order a pizza', '', 'a list of lists ' * 40, 'ß 表 \x00 "quoted"']
 pairs = [(query, document) for document in documents]
@@ -115,7 +115,11 @@ def test_a_scorer_that_fails_leaves_nothing_in_the_cache(scorer):
 def test_half_precision_hardly_changes_the_order():
     from scipy.stats import kendalltau
     texts = list(load_passages(Path(__file__).parents[1]/'nbs').attrgot('embed_text'))[:400:4]
-    for make in (lambda half: CrossEncoderRanker(half=half, cache=False), lambda half: LateInteractionRanker(Encoder(half=half), cache=False)):
+    def reader(half): return CrossEncoderRanker(half=half, cache=False)
+    def late(half): return LateInteractionRanker(Encoder(half=half), cache=False)
+    def shared(half): return SharedLateRanker(Encoder(half=half), reader(half), cache=False)
+    def mixed(half): return SharedLateRanker(Encoder(half=not half), reader(half), cache=False)
+    for make in (reader, late, shared, mixed):
         full,half = (make(half).predict([(query, text) for text in texts]) for half in (False, True))
         assert kendalltau(full, half).statistic >= .97
 
