@@ -108,7 +108,8 @@ def scores(self:Evaluation,
     measure:str=None, # None: the first
 )->np.ndarray: # (n,) in the order of the queries; nan where the measure says nothing
     "What each query gave"
-    return np.array([self.values[name][query['qid']].get(measure or self.measures[0], np.nan) for query in self.queries])
+    measure = measure or self.measures[0]
+    return np.array([self.values[name][query['qid']].get(measure, np.nan) for query in self.queries])
 
 # %% ../nbs/05_compare.ipynb #1805742b
 def mean(

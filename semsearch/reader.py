@@ -226,7 +226,7 @@ class FromHalfway:
         bert, # the encoder that the reader was made of, as it was
         reader:PairReader, # whose first layers were not changed; raises ValueError if they were
     ):
-        if reader.frozen < reader.apart: raise ValueError('The first layers of this reader are no longer the encoder\'s')
+        if reader.frozen < reader.apart: raise ValueError("The reader's first layers are no longer the encoder's")
         store_attr()
     @torch.inference_mode()
     def encode_document(self,

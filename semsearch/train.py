@@ -105,7 +105,7 @@ def last_checkpoint(
     steps = L(Path(folder).glob('checkpoint-*')).filter(lambda path: (path/'trainer_state.json').exists())
     return max(steps, key=lambda path: int(path.name.split('-')[1]), default=None)
 
-# %% ../nbs/06_train.ipynb #3ff5cd6e
+# %% ../nbs/06_train.ipynb #03183c05
 def same_run(
     folder, # of a run
     **settings # everything that makes a difference, as JSON
@@ -115,7 +115,7 @@ def same_run(
     Path(folder).mkdir(parents=True, exist_ok=True)
     before = json.loads(file.read_text()) if file.exists() else now
     differ = [name for name in now if before.get(name) != now[name]]
-    if differ: raise ValueError(f"{folder} holds a run with other {', '.join(differ)}; take another folder or delete it")
+    if differ: raise ValueError(f"{folder} holds a run with other {', '.join(differ)}: take another, or delete it")
     file.write_text(json.dumps(now, indent=1))
 
 # %% ../nbs/06_train.ipynb #35710cb5
