@@ -25,9 +25,9 @@ class Embeddings(nn.Module):
     ):
         super().__init__()
         width = config.hidden_size
-        self.word_embeddings = nn.Embedding(config.vocab_size, width)
-        self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
-        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
+        def table(rows): return nn.Embedding.from_pretrained(torch.empty(rows, width)) # no random numbers
+        self.word_embeddings,self.token_type_embeddings = table(config.vocab_size),table(config.type_vocab_size)
+        self.position_embeddings = table(config.max_position_embeddings)
         self.LayerNorm = nn.LayerNorm(width, config.layer_norm_eps)
     def forward(self,
         input_ids, # (n, tokens) numbers of tokens

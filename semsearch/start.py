@@ -8,7 +8,7 @@ Docs: https://semsearch.github.io/semsearch/start.html.md"""
 __all__ = ['weights', 'load_light', 'LightEncoder', 'load_pairs', 'LightReader', 'LightLate', 'quick_search']
 
 # %% ../nbs/04a_start.ipynb #0a75ffbb
-import json
+import json, os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ def load_light(
     light:bool=None, # with torch alone; None: where there is no GPU
 ): # a LightModel or a SentenceTransformer; raises ValueError if the embedded file is not the published one
     "Load the embedded bi-encoder"
+    os.environ.setdefault('TORCH_DEVICE_BACKEND_AUTOLOAD', '0') # torch would read what every installed package says
     import torch
     from semsearch.bert import LightModel, load_bert
     gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
