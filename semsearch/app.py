@@ -6,11 +6,11 @@ Docs: https://semsearch.github.io/semsearch/app.html.md"""
 
 # %% auto #0
 __all__ = ['answer_headers', 'roots_of', 'is_inside', 'Worker', 'sharing_weights', 'twin', 'Desk', 'read_at', 'refusal', 'Guard',
-           'said', 'unless_gone', 'told', 'find_hits', 'results_view', 'cell_view', 'status_line', 'answer',
+           'said', 'told', 'unless_gone', 'find_hits', 'results_view', 'cell_view', 'status_line', 'answer',
            'add_views', 'make_app', 'open_socket', 'serve']
 
-# %% ../nbs/09_app.ipynb #08c67f33
-import copy, os, re, socket, sys, threading, time
+# %% ../nbs/09_app.ipynb #cef43e04
+import copy, math, os, re, socket, sys, threading, time
 from asyncio import CancelledError, to_thread, wait, wrap_future
 from concurrent.futures import Future
 from functools import lru_cache
@@ -21,6 +21,7 @@ from fastcore.foundation import L
 from fastcore.xml import Article, Button, Header, P, Span, to_xml
 from .core import Hits, printable
 from .encoder import Encoder
+from .index import check_query
 from .notebook import read_notebook
 from .page import around, cell_panel, cell_pictures, page, read_state, result_list, static, style
 from .search import NotebookSearch
@@ -82,7 +83,7 @@ def sharing_weights(
     shared = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
 
-# %% ../nbs/09_app.ipynb #b24dbc3d
+# %% ../nbs/09_app.ipynb #7bb23ec4
 def twin(
     notebooks:NotebookSearch, # one search
     ranker=None, # as in NotebookSearch
@@ -93,7 +94,7 @@ def twin(
     encoder.full = sharing_weights(index.encoder.full)
     return NotebookSearch(index.paths, encoder, ranker, index.file, max_tokens=index.max_tokens, **index.kwargs)
 
-# %% ../nbs/09_app.ipynb #12f9fc79
+# %% ../nbs/09_app.ipynb #113d2b0f
 class Desk:
     "Searches some folders for several readers at once, and keeps the index up to date behind them"
     def __init__(self,
@@ -109,9 +110,9 @@ class Desk:
         self.index,self.every,self.roots = first.index,every,roots_of(paths)
         self.thorough,self.keeper = Worker(twin(first, ranker), True),Worker(twin(first, ranker), True)
         self.quick = Worker(first)
-        self.lock,self.update,self.updated,self.trouble = threading.Lock(),None,0.,''
+        self.lock,self.update,self.updated,self.trouble = threading.Lock(),None,-math.inf,''
 
-# %% ../nbs/09_app.ipynb #28f9e886
+# %% ../nbs/09_app.ipynb #9776a021
 @patch
 def keep_up(self:Desk)->Future: # of None; done when the index is as the folder was
     "Bring the index up to date, behind the readers"
@@ -121,11 +122,11 @@ def keep_up(self:Desk)->Future: # of None; done when the index is as the folder 
         self.updated = time.monotonic()
     with self.lock:
         idle = self.update is None or self.update.done()
-        if idle and time.monotonic() >= self.updated+self.every*bool(self.updated):
+        if idle and time.monotonic() >= self.updated+self.every:
             self.update = self.keeper.submit(refresh)
         return self.update
 
-# %% ../nbs/09_app.ipynb #812418bd
+# %% ../nbs/09_app.ipynb #5c13d7a5
 @patch
 def search(self:Desk,
     query:str, # a question, or words
@@ -137,12 +138,13 @@ def search(self:Desk,
     "Search from any thread, without waiting for the slow searches of others"
     self.keep_up()
     def found(notebooks):
-        hits = notebooks(query, max(top_k, 2*top_k), rerank=closely, refresh=False, **kwargs)
+        check_query(query, top_k)
+        hits = notebooks(query, 2*top_k, rerank=closely, refresh=False, **kwargs)
         hits = hits.filter(lambda hit: is_inside(hit.path, self.roots))[:top_k]
         return notebooks.explain(hits) if explain else hits
     return (self.thorough if closely else self.quick).submit(found)
 
-# %% ../nbs/09_app.ipynb #9277ed73
+# %% ../nbs/09_app.ipynb #250cc2f8
 @patch
 def similar(self:Desk,
     path:str, # a notebook of the index
@@ -151,10 +153,13 @@ def similar(self:Desk,
 )->Future: # of Hits; raises KeyError if there is no such passage
     "More like this cell"
     self.keep_up()
-    return self.quick.submit(lambda notebooks: notebooks.index.similar(path, cell_id, max(top_k, 2*top_k)).filter(
-        lambda hit: is_inside(hit.path, self.roots))[:top_k])
+    def found(notebooks):
+        if top_k < 1: raise ValueError(f'top_k must be at least 1, not {top_k}')
+        hits = notebooks.index.similar(path, cell_id, 2*top_k)
+        return hits.filter(lambda hit: is_inside(hit.path, self.roots))[:top_k]
+    return self.quick.submit(found)
 
-# %% ../nbs/09_app.ipynb #5a4fdbfc
+# %% ../nbs/09_app.ipynb #ec465a4c
 @patch
 def locate(self:Desk,
     path:str, # a notebook, as a hit names it
@@ -191,7 +196,7 @@ def refusal(
     if site not in ('none', 'same-origin') and not visit: return 403,'Another site may not ask'
     if method not in ('GET', 'HEAD'): return 405,'Only GET and HEAD'
 
-# %% ../nbs/09_app.ipynb #2613cfc0
+# %% ../nbs/09_app.ipynb #2fbeeea6
 answer_headers = {
     'content-security-policy': "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
         "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -199,6 +204,7 @@ answer_headers = {
     'cross-origin-resource-policy': 'same-origin',
     'cross-origin-opener-policy': 'same-origin', 'x-frame-options': 'DENY', 'cache-control': 'no-store'}
 
+# %% ../nbs/09_app.ipynb #3aab1788
 class Guard:
     "Stands before the page: turns strangers away, and gives every answer the headers above"
     def __init__(self,
@@ -217,12 +223,23 @@ class Guard:
         no = refusal(scope['method'], headers, self.hosts)
         await (PlainTextResponse(no[1], no[0]) if no else self.app)(scope, receive, guarded)
 
-# %% ../nbs/09_app.ipynb #64ca7f2c
+# %% ../nbs/09_app.ipynb #8e5e6212
 def said(
     error, # an exception
 )->str: # one line
     "What went wrong, for a person"
     return printable(str(error.args[0] if isinstance(error, KeyError) and error.args else error))
+
+def told(
+    hits, # Hits
+    state:AttrDict, # from read_state
+    seconds:float, # that the search took
+    closely:bool=False, # were they read closely?
+)->str: # one line
+    "What was done, for the line above the results"
+    if not (state.q or state.like): return ''
+    what = f'{len(hits)} passages like {state.like}' if state.like else f'{len(hits)} passages'
+    return f'{what} in {1000*seconds:.0f} ms' + (', read closely' if closely else '')
 
 # %% ../nbs/09_app.ipynb #ea38467a
 async def unless_gone(
@@ -235,18 +252,6 @@ async def unless_gone(
         await wait([waiting], timeout=.1)
         if not waiting.done() and await request.is_disconnected(): waiting.cancel()
     return waiting.result()
-
-# %% ../nbs/09_app.ipynb #f7aea03b
-def told(
-    hits, # Hits
-    state:AttrDict, # from read_state
-    seconds:float, # that the search took
-    closely:bool=False, # were they read closely?
-)->str: # one line
-    "What was done, for the line above the results"
-    if not (state.q or state.like): return ''
-    what = f'{len(hits)} passages like {state.like}' if state.like else f'{len(hits)} passages'
-    return f'{what} in {1000*seconds:.0f} ms' + (', read closely' if closely else '')
 
 # %% ../nbs/09_app.ipynb #bc6f1083
 async def find_hits(
@@ -281,7 +286,7 @@ async def results_view(
     except CancelledError: return '','',499
     except (KeyError, ValueError, RuntimeError, OSError) as error: return P(said(error), role='alert'),'',400
 
-# %% ../nbs/09_app.ipynb #0f00a097
+# %% ../nbs/09_app.ipynb #1bd48b41
 async def cell_view(
     desk:Desk, # whom to ask
     request, # a Starlette request
@@ -347,7 +352,7 @@ def add_views(
         found = await wrap_future(desk.quick.submit(lambda notebooks: notebooks.index.status()))
         return answer(status_line(desk, found))
 
-# %% ../nbs/09_app.ipynb #215ef3ea
+# %% ../nbs/09_app.ipynb #69e32e68
 def make_app(
     desk:Desk, # whom to ask
     hosts=('localhost', '127.0.0.1', '[::1]'), # names by which the server may be called, without port
@@ -379,7 +384,7 @@ def open_socket(
     name = f'[{host}]' if ':' in host else host
     return found,f'http://{name}:{found.getsockname()[1]}/'
 
-# %% ../nbs/09_app.ipynb #1ad8e166
+# %% ../nbs/09_app.ipynb #08b84820
 def serve(
     paths='.', # a folder, a notebook, a pattern, or a list of these
     host:str='127.0.0.1', # where to listen; another address lets other machines in

@@ -19,7 +19,7 @@ from .page import around
 from .store import check_path, file_stamp
 from .search import cited
 
-# %% ../nbs/10_mcp.ipynb #c8ac7b7d
+# %% ../nbs/10_mcp.ipynb #f5c54986
 def count_tokens(
     encoder, # an Encoder
     text:str, # any text
@@ -27,6 +27,7 @@ def count_tokens(
     "How much room a text takes in a prompt, about"
     return len(encoder.tokenize([text])[0]) if text else 0
 
+# %% ../nbs/10_mcp.ipynb #61879068
 def fit_tokens(
     encoder, # an Encoder
     text:str, # any text
@@ -71,22 +72,34 @@ def cell_block(
     output = f'\noutput:\n{fence}\n{cell.output}\n{fence}' if cell.output else ''
     return f'{path}#{cell.cell_id} ({cell.cell_type})\n{text}{output}'
 
-# %% ../nbs/10_mcp.ipynb #2864f259
+# %% ../nbs/10_mcp.ipynb #c88e2708
 class Tools:
     "What an agent can call"
     def __init__(self,
         opened, # a Desk, or a Future of one
         patience:float=20., # seconds that a search waits for the index to be brought up to date
     ): store_attr()
-    @property
-    def desk(self): return self.ask(self.opened) if isinstance(self.opened, Future) else self.opened
-    @property
-    def encoder(self): return self.desk.quick.notebooks.index.encoder
-    def ask(self, future):
-        "Wait for a desk's answer, and turn what it says no to into an error for the agent"
-        from mcp.server.mcpserver.exceptions import ToolError
-        try: return future.result()
-        except (KeyError, ValueError, OSError, RuntimeError) as error: raise ToolError(said(error)) from None
+
+# %% ../nbs/10_mcp.ipynb #adc941f8
+@patch
+def ask(self:Tools,
+    future:Future, # from a desk
+): # what the desk answers; raises ToolError for what it says no to
+    "Wait for an answer"
+    from mcp.server.mcpserver.exceptions import ToolError
+    try: return future.result()
+    except (KeyError, ValueError, OSError, RuntimeError) as error: raise ToolError(said(error)) from None
+
+# %% ../nbs/10_mcp.ipynb #522b59d4
+@patch(as_prop=True)
+def desk(self:Tools)->Desk: # raises ToolError if it could not be opened
+    "The desk, once it is open"
+    return self.ask(self.opened) if isinstance(self.opened, Future) else self.opened
+
+@patch(as_prop=True)
+def encoder(self:Tools): # an Encoder
+    "The bi-encoder of the desk"
+    return self.desk.quick.notebooks.index.encoder
 
 # %% ../nbs/10_mcp.ipynb #dfc60def
 @patch
@@ -133,7 +146,7 @@ def read_cell(self:Tools,
     blocks = part.cells.map(lambda cell: cell_block(cell, path, language))
     return fit_tokens(self.encoder, '\n\n'.join(blocks), max_tokens)
 
-# %% ../nbs/10_mcp.ipynb #9e44b919
+# %% ../nbs/10_mcp.ipynb #243d7b62
 @patch
 def similar(self:Tools,
     path:str, # The notebook, as search gives it
@@ -143,7 +156,6 @@ def similar(self:Tools,
 )->str: # as in search
     "Find passages that are like one that search found."
     self.ask(self.desk.locate(path))
-    if top_k < 1: self.ask(self.desk.search('x', top_k))
     return cite_all(self.encoder, self.ask(self.desk.similar(path, cell_id, min(top_k, 50))), max_tokens)
 
 # %% ../nbs/10_mcp.ipynb #cf0fbc84
@@ -176,7 +188,7 @@ def described(
     tool.__annotations__ = {p.name: p.annotation for p in with_comments} | dict(**{'return': str})
     return tool
 
-# %% ../nbs/10_mcp.ipynb #fd3b061a
+# %% ../nbs/10_mcp.ipynb #f8345542
 def make_server(
     opened, # a Desk, or a Future of one
     patience:float=20., # seconds that a search waits for the index to be brought up to date
@@ -187,8 +199,9 @@ def make_server(
     tools = Tools(opened, patience)
     about = 'Search the Jupyter notebooks of the user by meaning, and read what was found.'
     server = MCPServer('semsearch', instructions=about, log_level='WARNING')
-    for tool in (tools.search, tools.read_cell, tools.similar, tools.status): server.add_tool(
-        described(tool), annotations=ToolAnnotations(readOnlyHint=True, openWorldHint=False), structured_output=False)
+    hints = ToolAnnotations(readOnlyHint=True, openWorldHint=False)
+    for tool in (tools.search, tools.read_cell, tools.similar, tools.status):
+        server.add_tool(described(tool), annotations=hints, structured_output=False)
     return server
 
 # %% ../nbs/10_mcp.ipynb #2a9a61d0

@@ -7,8 +7,8 @@ Docs: https://semsearch.github.io/semsearch/milvus.html.md"""
 # %% auto #0
 __all__ = ['most_bytes', 'build_defaults', 'probe_defaults', 'ServerError', 'clear_answers', 'connect', 'repeated',
            'check_version', 'local_file', 'notebook_key', 'passage_keys', 'stemmer', 'stems', 'passage_row', 'preset',
-           'make_passages', 'make_notebooks', 'quoted', 'batched', 'milvus_place', 'clear_place', 'check_ours',
-           'check_place']
+           'passage_fields', 'passage_indexes', 'make_passages', 'make_notebooks', 'quoted', 'batched', 'milvus_place',
+           'clear_place', 'check_ours', 'check_place']
 
 # %% ../nbs/10b_milvus.ipynb #21b2342e
 import hashlib, json, logging, os, re, time
@@ -156,7 +156,38 @@ def preset(
     "The settings of a kind of index"
     return next((dict(found) for kind,found in defaults.items() if index_type.startswith(kind)), {})
 
-# %% ../nbs/10b_milvus.ipynb #679b9fdd
+# %% ../nbs/10b_milvus.ipynb #2c12770b
+def passage_fields(
+    client, # a MilvusClient
+    dim:int, # numbers of a vector
+): # a schema
+    "The columns of the collection of passages"
+    from pymilvus import DataType, Function, FunctionType
+    fields = client.create_schema()
+    fields.add_field('id', DataType.VARCHAR, is_primary=True, max_length=32)
+    fields.add_field('tenant', DataType.VARCHAR, max_length=256, is_partition_key=True)
+    for field in ('notebook', 'hash'): fields.add_field(field, DataType.VARCHAR, max_length=32)
+    fields.add_field('passage', DataType.JSON)
+    fields.add_field('words', DataType.VARCHAR, max_length=65_535, enable_analyzer=True)
+    fields.add_field('vector', DataType.FLOAT_VECTOR, dim=dim)
+    fields.add_field('bm25', DataType.SPARSE_FLOAT_VECTOR)
+    fields.add_function(Function('bm25', FunctionType.BM25, ['words'], ['bm25']))
+    return fields
+
+# %% ../nbs/10b_milvus.ipynb #77401ff4
+def passage_indexes(
+    client, # a MilvusClient
+    index:dict, # index_type and params, for the vectors
+): # for create_collection
+    "What is looked up, and how"
+    indexes = client.prepare_index_params()
+    for field in ('notebook', 'hash'): indexes.add_index(field, index_type='INVERTED')
+    indexes.add_index('vector', metric_type='IP', **index)
+    indexes.add_index('bm25', index_type='SPARSE_INVERTED_INDEX', metric_type='BM25',
+                      params=dict(bm25_k1=1.2, bm25_b=.75))
+    return indexes
+
+# %% ../nbs/10b_milvus.ipynb #f302c657
 def make_passages(
     client, # a MilvusClient
     name:str, # of the collection
@@ -165,21 +196,8 @@ def make_passages(
     info:dict, # the model row
 ):
     "Make the collection of passages, with the model's name as its property"
-    from pymilvus import DataType, Function, FunctionType
-    fields,indexes = client.create_schema(),client.prepare_index_params()
-    fields.add_field('id', DataType.VARCHAR, is_primary=True, max_length=32)
-    fields.add_field('tenant', DataType.VARCHAR, max_length=256, is_partition_key=True)
-    for field in ('notebook', 'hash'):
-        fields.add_field(field, DataType.VARCHAR, max_length=32); indexes.add_index(field, index_type='INVERTED')
-    fields.add_field('passage', DataType.JSON)
-    fields.add_field('words', DataType.VARCHAR, max_length=65_535, enable_analyzer=True)
-    fields.add_field('vector', DataType.FLOAT_VECTOR, dim=dim); indexes.add_index('vector', metric_type='IP', **index)
-    fields.add_field('bm25', DataType.SPARSE_FLOAT_VECTOR)
-    indexes.add_index('bm25', index_type='SPARSE_INVERTED_INDEX', metric_type='BM25',
-                      params=dict(bm25_k1=1.2, bm25_b=.75))
-    fields.add_function(Function('bm25', FunctionType.BM25, ['words'], ['bm25']))
-    client.create_collection(name, schema=fields, index_params=indexes, consistency_level='Strong',
-                             properties=dict(semsearch=json.dumps(info)))
+    client.create_collection(name, schema=passage_fields(client, dim), index_params=passage_indexes(client, index),
+                             consistency_level='Strong', properties=dict(semsearch=json.dumps(info)))
 
 # %% ../nbs/10b_milvus.ipynb #02fd46a3
 def make_notebooks(

@@ -168,7 +168,7 @@ def score_meter(
     return Div(ft('meter', value=f'{hit.score:.3f}', min=0, max=1), Span(f'{hit.score:.2f}', cls='score'),
                Small(parts, cls='parts'), cls='meter')
 
-# %% ../nbs/08b_page.ipynb #f7c54666
+# %% ../nbs/08b_page.ipynb #61122cc1
 def page_url(
     **state # q, path, cell, like, filters: whatever is not empty
 )->str:
@@ -176,6 +176,7 @@ def page_url(
     state = {key: str(value).encode('utf-8', 'replace') for key,value in state.items() if value}
     return '/?' + urlencode(state) if state else '/'
 
+# %% ../nbs/08b_page.ipynb #16ada577
 def result_card(
     hit, # a Hit
     query:str='', # whose words to mark
@@ -275,7 +276,7 @@ def search_form(
         Label(Input(type='checkbox', name='explain', value='1', checked=state.explain), 'explain', cls='flag'),
         filter_fields(state), action='/', method='get', id='ask', role='search')
 
-# %% ../nbs/08b_page.ipynb #39d2da4f
+# %% ../nbs/08b_page.ipynb #1a50ec9e
 def help_box(): # an FT
     "The keys"
     keys = dict(zip(('/', '↓ ↑', 'Enter', 'm', 'e', 'r', 'Esc'), (
@@ -284,6 +285,7 @@ def help_box(): # an FT
     rows = [part for key,does in keys.items() for part in (Dt(Kbd(key)), Dd(does))]
     return Details(Summary('Keys'), Dl(*rows), id='keys')
 
+# %% ../nbs/08b_page.ipynb #dc4861c0
 def page(
     state:AttrDict, # from read_state
     results, # an FT, or None
