@@ -223,7 +223,7 @@ class Guard:
         no = refusal(scope['method'], headers, self.hosts)
         await (PlainTextResponse(no[1], no[0]) if no else self.app)(scope, receive, guarded)
 
-# %% ../nbs/09_app.ipynb #8e5e6212
+# %% ../nbs/09_app.ipynb #53db050c
 def said(
     error, # an exception
 )->str: # one line
@@ -238,7 +238,7 @@ def told(
 )->str: # one line
     "What was done, for the line above the results"
     if not (state.q or state.like): return ''
-    what = f'{len(hits)} passages like {state.like}' if state.like else f'{len(hits)} passages'
+    what = f'{len(hits)} passage' + 's'*(len(hits) != 1) + f' like {state.like}'*bool(state.like)
     return f'{what} in {1000*seconds:.0f} ms' + (', read closely' if closely else '')
 
 # %% ../nbs/09_app.ipynb #ea38467a

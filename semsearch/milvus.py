@@ -20,7 +20,7 @@ import numpy as np
 from .core import Passage, heading_path
 from .store import IndexFileError, index_file, word_terms
 
-# %% ../nbs/10b_milvus.ipynb #a8ef62b6
+# %% ../nbs/10b_milvus.ipynb #7a41c6bf
 class ServerError(IndexFileError):
     "A place of vectors that cannot be used; the message says which, why, and what to do"
 
@@ -34,6 +34,7 @@ def clear_answers(
     try: yield
     except (MilvusException, RpcError) as error:
         why = ' '.join(str(getattr(error, 'message', '') or error).split())[:300]
+        if 'UNIMPLEMENTED' in why: why = 'it does not know what we ask; Milvus 2.5 or Milvus Lite 3 is needed'
         raise ServerError(f'{place} does not answer as it should ({why}). What was stored before is as it was; look '
                           'after the server, then run the same command again: it goes on where it stopped.') from error
 

@@ -283,6 +283,16 @@ def test_a_place_that_is_no_server_is_named_in_bounded_time(answer):
         with pytest.raises(ServerError, match=f'127.0.0.1:{port}'): connect(f'http://127.0.0.1:{port}', 1)
         assert time.monotonic()-start < 60
 
+def test_a_server_that_does_not_know_a_request_is_named():
+    "As Milvus Lite 2.4 and 2.5 do, and any other server that speaks gRPC"
+    import grpc
+    from concurrent.futures import ThreadPoolExecutor
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port('127.0.0.1:0'); server.start()
+    try:
+        with pytest.raises(ServerError, match='Milvus Lite 3'): connect(f'http://127.0.0.1:{port}', 10)
+    finally: server.stop(0)
+
 # Ray
 
 @needs_ray
