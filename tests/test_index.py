@@ -536,6 +536,7 @@ class Folder(RuleBasedStateMachine):
         self.index.db.exec_trace = stop
         try: self.index.update()
         except Killed: pass
+        except IndexFileError: assert left.exists() # killed while apsw ended a transaction within another
         self.index.db.exec_trace = None
         self.index.db.close()
         if left.exists():
