@@ -6,10 +6,11 @@ Docs: https://semsearch.github.io/semsearch/encoder.html.md"""
 
 # %% auto #0
 __all__ = ['embedded_name', 'embedded_sha256', 'sha256_of', 'check_sha256', 'quiet', 'ModelError', 'load_model', 'load_encoder',
-           'is_embedded', 'token_batches', 'on_all_cores', 'fastest_seconds', 'half_pays', 'Encoder', 'weights_digest']
+           'is_embedded', 'token_batches', 'give_back', 'on_all_cores', 'fastest_seconds', 'half_pays', 'Encoder',
+           'weights_digest']
 
-# %% ../nbs/01b_encoder.ipynb #8f1c5159
-import copy, hashlib, time, warnings
+# %% ../nbs/01b_encoder.ipynb #f3d84d93
+import copy, ctypes, hashlib, sys, time, warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
@@ -113,19 +114,27 @@ def token_batches(
         batches[-1].append(i)
     return L(batches).filter(len)
 
-# %% ../nbs/01b_encoder.ipynb #971dbaca
+# %% ../nbs/01b_encoder.ipynb #f7d6c7c1
+def give_back():
+    "Let the system have the memory that is free but still held, where the C library is glibc"
+    trim = getattr(ctypes.CDLL(None), 'malloc_trim', None) if sys.platform == 'linux' else None
+    if trim: trim(0)
+
+# %% ../nbs/01b_encoder.ipynb #a94c60f6
 def on_all_cores(
     step, # function of one item
     items, # of anything
     device:str='cpu', # the type of a torch device
 ): # iterator over the results, in order
-    "Take a step for each item, on a processor in one thread a core"
+    "Take a step for each item, on a processor in one thread a core, and give back what memory that took"
     import torch
     cores = torch.get_num_threads() if device == 'cpu' else 1
-    if cores == 1 or len(items) < 2: yield from map(step, items); return
-    with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try: yield from pool.map(step, items)
-        finally: torch.set_num_threads(cores)
+    if cores == 1 or len(items) < 2: yield from map(step, items)
+    else:
+        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            try: yield from pool.map(step, items)
+            finally: torch.set_num_threads(cores)
+    if device == 'cpu': give_back()
 
 # %% ../nbs/01b_encoder.ipynb #59676532
 def fastest_seconds(
@@ -171,7 +180,7 @@ class Encoder:
         half = half_pays(self.full.device.type) if self.half is None else self.half
         return copy.deepcopy(self.full).to(torch.bfloat16) if half else self.full
 
-# %% ../nbs/01b_encoder.ipynb #5e265d4a
+# %% ../nbs/01b_encoder.ipynb #0afbf37a
 @patch
 def tokenize(self:Encoder,
     texts, # strings

@@ -6,7 +6,7 @@ Docs: https://semsearch.github.io/semsearch/index.html.md"""
 
 # %% auto #0
 __all__ = ['word_share', 'NotebookIndex', 'row_passage', 'word_weight', 'rare_words', 'best', 'check_query', 'matches',
-           'nanoseconds', 'notebook_index']
+           'nanoseconds', 'begin_search', 'mixed', 'notebook_index']
 
 # %% ../nbs/02_index.ipynb #46ed6fa2
 import json, os, re, sys
@@ -246,7 +246,31 @@ def allowed(self:NotebookIndex,
     rows = found.filter(lambda row: row[1] in good).itemgot(0)
     return np.isin(self.load().ids, np.array(rows, dtype=np.int64))
 
-# %% ../nbs/02_index.ipynb #1fc51293
+# %% ../nbs/02_index.ipynb #a07e1f5d
+def begin_search(
+    index, # a NotebookIndex, or another that can update
+    query:str, # what somebody typed
+    top_k:int, # how many hits they want
+    mode:str, # hybrid, dense or bm25
+    refresh:bool, # bring the index up to date
+)->str: # the query as text that models can read; raises ValueError as check_query, or for another mode
+    "Refuse what cannot be searched for, and bring the index up to date"
+    query = check_query(query, top_k)
+    if mode not in ('hybrid', 'dense', 'bm25'): raise ValueError(f"mode must be hybrid, dense or bm25, not {mode!r}")
+    if refresh:
+        report = index.update()
+        if report.added or report.changed or report.removed: print(told(report), file=sys.stderr)
+    return query
+
+# %% ../nbs/02_index.ipynb #9751b7bb
+def mixed(
+    parts:dict, # {name: (n,) array}: dense, bm25 or both
+    mode:str, # hybrid, dense or bm25
+)->np.ndarray: # (n,)
+    "One score for each passage"
+    return (1-word_share)*parts['dense'] + word_share*parts['bm25'] if mode == 'hybrid' else parts[mode]
+
+# %% ../nbs/02_index.ipynb #bdc4c383
 @patch
 def first_scores(self:NotebookIndex,
     query:str, # not empty
@@ -256,9 +280,9 @@ def first_scores(self:NotebookIndex,
     parts = {}
     if mode != 'bm25': parts['dense'] = self.dense_scores(query)
     if mode != 'dense': parts['bm25'] = self.word_scores(query)
-    return (1-word_share)*parts['dense'] + word_share*parts['bm25'] if mode == 'hybrid' else parts[mode],parts
+    return mixed(parts, mode),parts
 
-# %% ../nbs/02_index.ipynb #a3c49d36
+# %% ../nbs/02_index.ipynb #a94d363f
 @patch
 @safely
 def search(self:NotebookIndex,
@@ -269,11 +293,7 @@ def search(self:NotebookIndex,
     **filters # glob, cell_type, language, exported, error and since, as in allowed
 )->Hits: # best first; raises ValueError for an empty query, top_k below 1, or another mode
     "Find the passages that are nearest to a query"
-    query = check_query(query, top_k)
-    if mode not in ('hybrid', 'dense', 'bm25'): raise ValueError(f"mode must be hybrid, dense or bm25, not {mode!r}")
-    if refresh:
-        report = self.update()
-        if report.added or report.changed or report.removed: print(told(report), file=sys.stderr)
+    query = begin_search(self, query, top_k, mode, refresh)
     with reading(self.db):
         self.check_model()
         scores,parts = self.first_scores(query, mode)

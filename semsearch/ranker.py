@@ -124,7 +124,7 @@ def identity(self:LateInteractionRanker)->str:
     half = bi and (half_pays(self.full.device.type) if self.reader.half is None else self.reader.half)
     return json.dumps(['late interaction', name, self.weights, self.full.max_seq_length, half])
 
-# %% ../nbs/03_ranker.ipynb #0051a1bb
+# %% ../nbs/03_ranker.ipynb #3e708d2e
 @patch
 def encode_tokens(self:LateInteractionRanker,
     texts, # documents
@@ -137,12 +137,12 @@ def encode_tokens(self:LateInteractionRanker,
     def step(batch):
         found = self.fast.encode_document([new[i] for i in batch], batch_size=len(batch), show_progress_bar=False)
         if progress: progress(len(batch))
-        return {new[i]: tokens for i,tokens in zip(batch, found)}
+        return {new[i]: tokens.half() for i,tokens in zip(batch, found)}
     batches = token_batches(sizes) if batch_size is None else L(range(len(new))).batched(batch_size).map(list)
     rest = on_all_cores(step, batches[1:], self.full.device.type)
     for found in [*map(step, batches[:1]), *rest]: self.known.update(found)
     for text in texts: self.known.move_to_end(text)
-    tokens = [self.known[text] for text in texts]
+    tokens = [self.known[text].float() for text in texts]
     while len(self.known) > self.remember: self.known.popitem(last=False)
     return tokens
 
@@ -157,7 +157,7 @@ def score(self:LateInteractionRanker,
     scores,documents = np.zeros(len(pairs), np.float32),self.encode_tokens([text for _,text in pairs], **kwargs)
     for query,rows in L(range(len(pairs))).groupby(lambda i: pairs[i][0]).items():
         tokens = self.full.encode_query(query, show_progress_bar=False).float()
-        best = [(tokens @ documents[i].float().T).amax(1).mean() for i in rows]
+        best = [(tokens @ documents[i].T).amax(1).mean() for i in rows]
         scores[rows] = torch.stack(best).cpu().numpy()
     return scores.clip(0, 1)
 

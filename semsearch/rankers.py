@@ -85,18 +85,17 @@ def encode_tokens(self:StoredLateInteractionRanker,
     self.known.update({text: self.as_tensor(*row) for text,row in found.items() if row})
     fresh = [text for text,row in found.items() if not row]
     if fresh: self.keep(fresh, LateInteractionRanker.encode_tokens(self, fresh, **kwargs))
-    tokens = [self.known[text] for text in texts]
+    tokens = [self.known[text].float() for text in texts]
     for text in texts: self.known.move_to_end(text)
     while len(self.known) > self.remember: self.known.popitem(last=False)
     return tokens
 
-# %% ../nbs/07_rankers.ipynb #75c2d6f2
+# %% ../nbs/07_rankers.ipynb #74f499b5
 @patch
 def as_tensor(self:StoredLateInteractionRanker, data:bytes, dim:int): # (tokens, dim) on the model's device
-    "Stored vectors as the model would have returned them"
+    "Stored vectors as they are remembered"
     import torch
-    dtype = next(self.fast.parameters()).dtype
-    return torch.from_numpy(unpack_tokens(data, dim)).to(self.full.device, dtype)
+    return torch.from_numpy(unpack_tokens(data, dim)).to(self.full.device).half()
 
 # %% ../nbs/07_rankers.ipynb #19d0aaa6
 @patch

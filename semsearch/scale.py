@@ -7,17 +7,16 @@ Docs: https://semsearch.github.io/semsearch/scale.html.md"""
 # %% auto #0
 __all__ = ['MilvusIndex', 'milvus_index']
 
-# %% ../nbs/11_scale.ipynb #44128483
-import os, sys
+# %% ../nbs/11_scale.ipynb #f1b870db
+import os
 from pathlib import Path
 import numpy as np
 from fastcore.basics import AttrDict, patch
 from fastcore.foundation import L
 from .core import Hit, Hits, Passage
-from .index import best, check_query, matches, nanoseconds, word_share
+from .index import begin_search, best, matches, mixed, nanoseconds
 from .milvus import milvus_place, notebook_key, quoted, stems
 from .remote import MilvusStore
-from .store import told
 
 # %% ../nbs/11_scale.ipynb #c8a1462f
 class MilvusIndex(MilvusStore):
@@ -139,7 +138,7 @@ def shown_passages(self:MilvusIndex,
     "Passages with paths in the words of whoever asked"
     return L(rows).map(lambda row: Passage(**dict(row['passage'], path=self.shown(row['passage']['path']))))
 
-# %% ../nbs/11_scale.ipynb #af801d46
+# %% ../nbs/11_scale.ipynb #cdf2d93e
 @patch
 def search(self:MilvusIndex,
     query:str, # a question, or words
@@ -149,14 +148,9 @@ def search(self:MilvusIndex,
     **filters # glob, cell_type, language, exported, error and since, as in condition
 )->Hits: # best first; raises ValueError for an empty query, top_k below 1, or another mode
     "Find the passages that are nearest to a query"
-    query = check_query(query, top_k)
-    if mode not in ('hybrid', 'dense', 'bm25'): raise ValueError(f"mode must be hybrid, dense or bm25, not {mode!r}")
-    if refresh:
-        report = self.update()
-        if report.added or report.changed or report.removed: print(told(report), file=sys.stderr)
+    query = begin_search(self, query, top_k, mode, refresh)
     rows,parts = self.candidates(query, mode, max(100, 2*top_k), self.condition(**filters))
-    scores = (1-word_share)*parts['dense'] + word_share*parts['bm25'] if mode == 'hybrid' else parts[mode]
-    return self.top_hits(rows, scores, top_k, query, parts)
+    return self.top_hits(rows, mixed(parts, mode), top_k, query, parts)
 
 # %% ../nbs/11_scale.ipynb #bd7a7634
 @patch

@@ -62,17 +62,22 @@ def edit(folder, rng, i):
     elif kind == 'break': path.write_text('{"cells": [')
     elif kind == 'touch': os.utime(path)
 
+def edit_beside(running, folder, rng, edits):
+    "Edit notebooks while processes use them, then stop these; what each of them said at its end"
+    for _,pipe in running: assert heard(pipe) == 'ready'
+    for i in range(edits): edit(folder, rng, i); time.sleep(.05)
+    for _,pipe in running:
+        with suppress(BrokenPipeError): pipe.send('stop')
+    ends = [heard(pipe) for _,pipe in running]
+    for child,_ in running: child.join(60)
+    return ends
+
 @needs_fork
 def test_four_writers_and_four_readers_share_an_index_while_notebooks_are_edited(tmp_path, processes, model, encoder):
     folder,file,rng = make_notebooks(tmp_path/'nbs', 12, 20),tmp_path/'i.db',random.Random(3)
     steps = [update_until_told, search_until_told]*4
     running = [start(processes, step, str(folder), model, str(file)) for step in steps]
-    for _,pipe in running: assert heard(pipe) == 'ready'
-    for i in range(400 if soak else 60): edit(folder, rng, i); time.sleep(.05)
-    for _,pipe in running:
-        with suppress(BrokenPipeError): pipe.send('stop')
-    ends = [heard(pipe) for _,pipe in running]
-    for child,_ in running: child.join(60)
+    ends = edit_beside(running, folder, rng, 400 if soak else 60)
     assert all(good and done for good,done in ends), ends
     with opened(folder, encoder, file) as index: index.update()
     check_same(content(file), fresh_content(folder, encoder, tmp_path/'fresh.db'))
@@ -107,12 +112,7 @@ def test_an_index_may_be_cleared_and_change_its_model_while_others_use_it(tmp_pa
     other = other_encoder.model
     steps = [(use_until_told, str(folder), model, str(file))]*2 + [(use_until_told, str(folder), other, str(file))]
     running = [start(processes, *step) for step in [*steps, (clear_until_told, str(file))]]
-    for _,pipe in running: assert heard(pipe) == 'ready'
-    for i in range(200 if soak else 40): edit(folder, rng, i); time.sleep(.05)
-    for _,pipe in running:
-        with suppress(BrokenPipeError): pipe.send('stop')
-    ends = [heard(pipe) for _,pipe in running]
-    for child,_ in running: child.join(60)
+    ends = edit_beside(running, folder, rng, 200 if soak else 40)
     assert all(good for good,_ in ends) and sum(done for _,done in ends), ends
     print(f'{sum(done for _,done in ends[:-1])} scores checked, cleared {ends[-1][1]} times')
     with closing(apsw.Connection(str(file))) as db: assert db.pragma('integrity_check') == 'ok'

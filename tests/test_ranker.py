@@ -1,10 +1,10 @@
 "What the rankers and their cache promise."
-import itertools, subprocess, sys
+import ctypes, itertools, os, subprocess, sys
 from pathlib import Path
 import apsw, numpy as np, pytest, torch
 from sentence_transformers import CrossEncoder
 from transformers import BertConfig, BertForSequenceClassification
-from semsearch.encoder import Encoder, load_encoder
+from semsearch.encoder import Encoder, load_encoder, on_all_cores
 from semsearch.loader import load_passages
 from semsearch.cache import ScoreCache, score_key
 from semsearch.ranker import CrossEncoderRanker, LateInteractionRanker, Ranker, SharedLateRanker
@@ -129,3 +129,25 @@ def test_the_built_in_reader_in_half_precision_remembers_what_it_read():
     assert np.allclose(ranker.predict(pairs), first, atol=.01) # all texts from memory
     again = ranker.predict([('another question', documents[0]), (query, 'new'), *pairs]) # some of them
     assert np.allclose(again[2:], first, atol=.02)
+
+def test_what_is_remembered_stays_within_its_bound():
+    reader = CrossEncoderRanker(half=False, cache=False)
+    late = SharedLateRanker(Encoder(half=False), reader, remember=8, cache=False)
+    reader.full[0].remember = 8
+    long = [(query, f'{i} ' + 'a list of lists '*100) for i in range(20)]
+    expected = LateInteractionRanker(Encoder(half=False), cache=False).predict(long)
+    for _ in range(2): assert np.allclose(late.predict(long), expected, atol=1e-3)
+    reader.predict(long)
+    for known in (late.known, reader.fast[0].known):
+        held = sum(vectors.untyped_storage().nbytes() for vectors in known.values())
+        assert len(known) == 8 and 7*256*384*2 <= held <= 8*256*384*2 # no view of a whole batch, nothing in single precision
+
+@pytest.mark.skipif(sys.platform != 'linux' or not hasattr(ctypes.CDLL(None), 'malloc_trim'), reason='asks glibc')
+def test_memory_is_given_back_after_a_round_of_batches():
+    def resident(): return int(Path('/proc/self/statm').read_text().split()[1])*os.sysconf('SC_PAGE_SIZE')
+    torch.ones(30_000_000, dtype=torch.int8) # from now on glibc takes what is smaller from its heap
+    pieces = [torch.ones(50_000) for _ in range(200)]
+    del pieces[::2]
+    before = resident()
+    assert list(on_all_cores(len, ['a'])) == [1]
+    assert before-resident() > .9*100*200_000
