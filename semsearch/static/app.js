@@ -80,8 +80,11 @@ async function openCell(push = true) {
   if (push) remember(true);
   const answer = await get('/cell?' + asked());
   panel.replaceChildren(answer.part); document.body.classList.add('reading'); markWords();
+  panel.querySelector('h2')?.focus({preventScroll: true}); showWanted();
+}
+async function showWanted() { // once the pictures above it have their height
+  await Promise.allSettled([...panel.querySelectorAll('img')].map(picture => picture.decode()));
   panel.querySelector('.wanted')?.scrollIntoView({block: 'center'});
-  panel.querySelector('h2')?.focus({preventScroll: true});
 }
 function closeCell(push = true) {
   const {path, cell, before, after, ...rest} = kept; kept = rest;
@@ -154,5 +157,5 @@ async function about() {
   const {part} = await get('/status'); $('about').replaceChildren(part);
   setTimeout(() => about().catch(() => {}), document.querySelector('#about .busy') ? 1000 : 30000);
 }
-readAddress(); markWords(); about().catch(() => {}); panel.querySelector('.wanted')?.scrollIntoView({block: 'center'});
+readAddress(); markWords(); about().catch(() => {}); showWanted();
 if (box.value || kept.like) search();
