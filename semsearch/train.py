@@ -115,7 +115,8 @@ def same_run(
     Path(folder).mkdir(parents=True, exist_ok=True)
     before = json.loads(file.read_text()) if file.exists() else now
     differ = [name for name in now if before.get(name) != now[name]]
-    if differ: raise ValueError(f"{folder} holds a run with other {', '.join(differ)}: take another, or delete it")
+    if differ:
+        raise ValueError(f"{folder} holds a run with other {', '.join(differ)}; take another folder or delete it")
     file.write_text(json.dumps(now, indent=1))
 
 # %% ../nbs/06_train.ipynb #35710cb5
