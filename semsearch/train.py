@@ -179,7 +179,7 @@ def save_model(
     model, # a CrossEncoder
     folder, # where to
 ):
-    "Write a trained model: a few megabytes for one of ours, everything for others"
+    "Write a trained model: the corrections alone for one of ours, everything for others"
     if is_reader(model): model[0].save(folder, half=True)
     else: model.save_pretrained(str(folder), create_model_card=False)
 
