@@ -22,7 +22,7 @@ from .loader import split_all
 from .milvus import batched, notebook_key, quoted
 from .notebook import NotebookError
 from .remote import MilvusStore, stored
-from .store import IndexFileError, file_digest, file_stamp, reading
+from .store import IndexFileError, file_digest, file_stamp
 
 # %% ../nbs/11a_corpus.ipynb #5b58d083
 def packed(
@@ -82,7 +82,7 @@ def contents(self:NotebookIndex): # iterator over stored notebooks
     "All that is in the index, notebook by notebook"
     parts = ('select path,title,headings,cell_index,cell_id,cell_type,text,cell_end,facts,vector '
              'from passages join vectors using(hash) where path=? order by id')
-    with reading(self.db):
+    with self.snapshot():
         for path,*stamp,digest,kind,reason in list(self.db.execute('select * from notebooks order by path')):
             rows = list(self.db.execute(parts, (path,)))
             yield stored(path, stamp, digest, [row_passage(row[:9], path) for row in rows],

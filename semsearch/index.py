@@ -17,7 +17,7 @@ import numpy as np
 from fastcore.basics import AttrDict, patch
 from fastcore.foundation import L
 from .core import Hit, Hits, Passage, printable
-from .store import NotebookStore, damaged, reading, safely, told, word_terms
+from .store import NotebookStore, damaged, safely, told, word_terms
 
 # %% ../nbs/02_index.ipynb #2d7d4df2
 class NotebookIndex(NotebookStore):
@@ -40,10 +40,10 @@ def shown(self:NotebookIndex,
 )->str: # relative to the folder as it was given
     "A notebook's path in the words of whoever asked"
     for given in self.paths:
-        root = os.path.abspath(os.path.expanduser(given))
+        root = self.absolute(given)
         if path == root: return given
         if path.startswith(root.rstrip(os.sep)+os.sep): return os.path.join(given, os.path.relpath(path, root))
-    return os.path.relpath(path) if path.startswith(os.getcwd()+os.sep) else path
+    return os.path.relpath(path, self.base) if path.startswith(self.base.rstrip(os.sep)+os.sep) else path
 
 # %% ../nbs/02_index.ipynb #a2aadc8f
 @patch
@@ -63,8 +63,8 @@ def row_of(self:NotebookIndex,
     passage:Passage, # from this index
 )->int: # its id in the file
     "Where a passage is stored; neighbours have neighbouring numbers"
-    query,path = 'select id from passages where path=? and cell_index=? and hash=?',os.path.expanduser(passage.path)
-    return self.db.execute(query, (os.path.abspath(path), passage.cell_index, passage.hash)).get
+    query = 'select id from passages where path=? and cell_index=? and hash=?'
+    return self.db.execute(query, (self.absolute(passage.path), passage.cell_index, passage.hash)).get
 
 # %% ../nbs/02_index.ipynb #36c0c112
 @patch
@@ -74,9 +74,9 @@ def neighbours(self:NotebookIndex,
     count:int=1, # passages on each side
 )->tuple: # L of Passage before it, and L of those after it, in the order of the notebook
     "What stands around a passage in its notebook; nothing if it is no longer there"
-    path = os.path.abspath(os.path.expanduser(passage.path))
+    path = self.absolute(passage.path)
     around = 'select id from passages where path=? and id between ? and ?'
-    with reading(self.db):
+    with self.snapshot():
         row = self.row_of(passage)
         if row is None: return L(),L()
         near = [found for found, in self.db.execute(around, (path, row-count, row+count))]
@@ -208,7 +208,9 @@ def matches(
     "Does a path match one of the patterns, and none of those with an exclamation mark?"
     from pathspec import GitIgnoreSpec
     wanted,unwanted = L(patterns).partition(lambda pattern: not pattern.startswith('!'))
-    def match(these): return GitIgnoreSpec.from_lines(these).match_file(path)
+    def match(these):
+        try: return GitIgnoreSpec.from_lines(these).match_file(path)
+        except (ValueError, re.error) as error: raise ValueError(f'A pattern that cannot be read: {error}') from None
     return (not wanted or match(wanted)) and not match(unwanted.map(lambda pattern: pattern[1:]))
 
 # %% ../nbs/02_index.ipynb #8c9387aa
@@ -219,7 +221,9 @@ def nanoseconds(
     try: moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
     except ValueError: raise ValueError(f'A date looks like 2026-01-31, not like {moment!r}') from None
     if isinstance(moment, date) and not isinstance(moment, datetime): moment = datetime(*moment.timetuple()[:3])
-    return int(1e9 * (moment.timestamp() if isinstance(moment, datetime) else moment))
+    try: number = int(1e9 * (moment.timestamp() if isinstance(moment, datetime) else moment))
+    except (OverflowError, ValueError): raise ValueError(f'{moment} is no moment that a file could have') from None
+    return max(-2**63, min(number, 2**63-1)) # what the index file can hold
 
 # %% ../nbs/02_index.ipynb #dea439bd
 @patch
@@ -294,7 +298,7 @@ def search(self:NotebookIndex,
 )->Hits: # best first; raises ValueError for an empty query, top_k below 1, or another mode
     "Find the passages that are nearest to a query"
     query = begin_search(self, query, top_k, mode, refresh)
-    with reading(self.db):
+    with self.snapshot():
         self.check_model()
         scores,parts = self.first_scores(query, mode)
         if filters: scores = np.where(self.allowed(**filters), scores, 0)
@@ -309,14 +313,15 @@ def similar(self:NotebookIndex,
     top_k:int=10, # how many hits at most
 )->Hits: # without those of the cell itself; raises KeyError if no passage begins with it
     "Find the passages nearest to those that begin with a cell"
-    found = [row[0] for row in self.db.execute('select id from passages where path=? and cell_id=?',
-                                               (os.path.abspath(os.path.expanduser(path)), cell_id))]
-    if not found: raise KeyError(f'No passage begins with cell {cell_id} in {path}; search hits name those that do')
-    loaded = self.load()
-    rows = np.searchsorted(loaded.ids, found)
-    scores = (loaded.matrix @ loaded.matrix[rows].T).max(axis=1).clip(0, 1)
-    scores[rows] = 0
-    return self.top_hits(scores, top_k, parts=dict(dense=scores))
+    begin = 'select id from passages where path=? and cell_id=?'
+    with self.snapshot():
+        found = [row for row, in self.db.execute(begin, (self.absolute(path), cell_id))]
+        if not found: raise KeyError(f'No passage begins with cell {cell_id} in {path}; search hits name those that do')
+        loaded = self.load()
+        rows = np.searchsorted(loaded.ids, found)
+        scores = (loaded.matrix @ loaded.matrix[rows].T).max(axis=1).clip(0, 1)
+        scores[rows] = 0
+        return self.top_hits(scores, top_k, parts=dict(dense=scores))
 
 # %% ../nbs/02_index.ipynb #dd278bd4
 @patch
@@ -328,10 +333,11 @@ def duplicates(self:NotebookIndex,
     "Find passages that say the same"
     from torch import from_numpy
     from sentence_transformers.util import paraphrase_mining_embeddings
-    if len(self.load().ids) < 2: return L()
-    pairs = L(paraphrase_mining_embeddings(from_numpy(self.loaded.matrix), max_pairs=10*top_k, top_k=min(top_k, 100)))
-    return pairs.filter(lambda pair: pair[0] >= threshold)[:top_k].map(
-        lambda pair: (round(float(pair[0]), 3), *self.passages_at(pair[1:])))
+    with self.snapshot():
+        if len(self.load().ids) < 2: return L()
+        pairs = paraphrase_mining_embeddings(from_numpy(self.loaded.matrix), max_pairs=10*top_k, top_k=min(top_k, 100))
+        return L(pairs).filter(lambda pair: pair[0] >= threshold)[:top_k].map(
+            lambda pair: (round(float(pair[0]), 3), *self.passages_at(pair[1:])))
 
 # %% ../nbs/02_index.ipynb #0cde069a
 @patch
@@ -343,12 +349,13 @@ def topics(self:NotebookIndex,
     "Group the passages of a folder by meaning"
     from torch import from_numpy
     from sentence_transformers.util import community_detection
-    if not len(self.load().ids): return L()
     def named(group):
         passages = self.passages_at(group)
         names = Counter(heading for p in passages for heading in (p.headings or (p.title,))[-1:]).most_common(2)
         return dict(name=' · '.join(name for name,_ in names), size=len(group), passages=passages)
-    return L(community_detection(from_numpy(self.loaded.matrix), threshold, min_size)).map(named)
+    with self.snapshot():
+        if not len(self.load().ids): return L()
+        return L(community_detection(from_numpy(self.loaded.matrix), threshold, min_size)).map(named)
 
 # %% ../nbs/02_index.ipynb #5d95422a
 def notebook_index(

@@ -17,7 +17,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 import numpy as np
-from .core import Passage, heading_path
+from .core import Passage
 from .store import IndexFileError, index_file, word_terms
 
 # %% ../nbs/10b_milvus.ipynb #7a41c6bf
@@ -140,7 +140,7 @@ def passage_row(
     vector, # (dim,) numbers
 )->dict: # one row for Milvus
     "A passage as a row"
-    words = ' '.join(stems(f'{heading_path(passage)}\n{passage.text}'))
+    words = ' '.join(stems('\n'.join([passage.title, *passage.headings, passage.text])))
     return dict(id=key, tenant=tenant, notebook=key[:24], hash=passage.hash, passage=vars(passage),
                 words=words.encode()[:most_bytes].decode('utf-8', 'ignore'),
                 vector=np.asarray(vector, np.float16).astype(np.float32).tolist())

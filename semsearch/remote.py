@@ -15,11 +15,9 @@ from fastcore.foundation import L
 from .core import Passage
 from .encoder import Encoder, ModelError
 from .index import NotebookIndex
-from .loader import find_notebooks
 from .milvus import (batched, build_defaults, clear_answers, connect, make_notebooks, make_passages,
                               most_bytes, notebook_key, passage_keys, passage_row, preset, probe_defaults, quoted)
-from .notebook import text_name
-from .store import IndexFileError, check_path, file_stamp, index_file
+from .store import IndexFileError, check_path, index_file
 
 # %% ../nbs/10c_remote.ipynb #0f7cf418
 def index_settings(
@@ -51,7 +49,7 @@ class MilvusStore(NotebookIndex):
         **kwargs # hidden and ignore, as in find_notebooks; raises FileNotFoundError for a path that is not there
     ):
         store_attr('uri,collection,timeout,max_tokens,kwargs')
-        self.paths = L(paths).map(str)
+        self.paths,self.base = L(paths).map(str),os.getcwd()
         self.encoder = model if isinstance(model, Encoder) else Encoder(model, device, truncate_dim=truncate_dim)
         for path in self.paths: check_path(path)
         self.tenant,self.file = tenant or index_file(self.paths, '').stem,f'milvus:{uri}#{collection}'
@@ -64,7 +62,7 @@ class MilvusStore(NotebookIndex):
 def claim(self:MilvusStore):
     "Make the collections that are not there, and check the model of those that are"
     self.made_with = dict(model=self.encoder.name, revision=self.encoder.revision, max_tokens=str(self.max_tokens),
-                          format='1')
+                          format='2')
     with clear_answers(self.file):
         if not self.client.has_collection(self.collection, timeout=self.timeout):
             make_passages(self.client, self.collection, self.encoder.full.get_embedding_dimension(), self.build,
@@ -138,13 +136,10 @@ def notebooks(self:MilvusStore)->dict: # {path: dict(path, stamp, digest, error)
 
 # %% ../nbs/10c_remote.ipynb #133fe0e1
 @patch
-def changes(self:MilvusStore)->AttrDict: # files: {path: stamp}; stale and gone: paths; known: {path: digest}
-    "What happened to the folder since the last update, by time and size"
-    files = {text_name(os.path.abspath(path)): file_stamp(path) for path in find_notebooks(self.paths, **self.kwargs)}
-    rows = self.notebooks()
-    stale = [path for path,stamp in files.items() if path not in rows or list(stamp) != rows[path]['stamp']]
-    return AttrDict(files=files, stale=stale, gone=[path for path in rows if path not in files],
-                    known={path: row['digest'] for path,row in rows.items()})
+def notes(self:MilvusStore)->dict: # {path: (stamp, digest, kind, reason)}; the last two are those of an error, or None
+    "What is stored of each notebook besides its passages"
+    return {path: (tuple(row['stamp']), row['digest'], *(row['error'] or (None, None)))
+            for path,row in self.notebooks().items()}
 
 # %% ../nbs/10c_remote.ipynb #8f14376d
 @patch

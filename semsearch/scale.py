@@ -8,7 +8,7 @@ Docs: https://semsearch.github.io/semsearch/scale.html.md"""
 __all__ = ['MilvusIndex', 'milvus_index']
 
 # %% ../nbs/11_scale.ipynb #f1b870db
-import os
+from contextlib import nullcontext
 from pathlib import Path
 import numpy as np
 from fastcore.basics import AttrDict, patch
@@ -160,7 +160,7 @@ def similar(self:MilvusIndex,
     top_k:int=10, # how many hits at most
 )->Hits: # without those of the cell itself; raises KeyError if no passage begins with it
     "Find the passages nearest to those that begin with a cell"
-    key = notebook_key(self.tenant, os.path.abspath(os.path.expanduser(path)))
+    key = notebook_key(self.tenant, self.absolute(path))
     where = f'notebook == {quoted(key)} and passage["cell_id"] == {quoted(cell_id)}'
     own = {row['id']: row for row in self.rows(where, ['vector'])}
     if not own: raise KeyError(f'No passage begins with cell {cell_id} in {path}; search hits name those that do')
@@ -175,7 +175,7 @@ def row_of(self:MilvusIndex,
     passage:Passage, # from this index
 )->int: # its key as a number, or None if it is no longer there
     "Where a passage is stored; neighbours have neighbouring numbers"
-    key = notebook_key(self.tenant, os.path.abspath(os.path.expanduser(passage.path)))
+    key = notebook_key(self.tenant, self.absolute(passage.path))
     where = f'notebook == {quoted(key)} and hash == {quoted(passage.hash)}'
     found = next(self.rows(f'{where} and passage["cell_index"] == {passage.cell_index}', ['id']), None)
     return int(found['id'], 16) if found else None
@@ -222,6 +222,12 @@ def load(self:MilvusIndex)->AttrDict: # ids: keys; matrix: (n, dim) float32, uni
     self.loaded = AttrDict(ids=[row['id'] for row in rows],
                            matrix=np.array([row['vector'] for row in rows], np.float32))
     return self.loaded
+
+# %% ../nbs/11_scale.ipynb #415540a6
+@patch
+def snapshot(self:MilvusIndex):
+    "Nothing to hold on to: Milvus has no transactions for readers"
+    return nullcontext()
 
 # %% ../nbs/11_scale.ipynb #410df243
 @patch

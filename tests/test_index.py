@@ -660,3 +660,66 @@ def test_a_notebook_whose_permissions_are_given_back_is_read_again(tmp_path, enc
         assert index.update().skipped == 1
         os.chmod(folder/'n00.ipynb', 0o644)
         assert index.update().skipped == 0
+
+def test_a_notebook_that_failed_for_a_moment_is_tried_again(tmp_path, encoder):
+    "Out of file descriptors while it is read: nothing about the file itself changes when that is over"
+    folder = make_notebooks(tmp_path/'nbs', 1, 2)
+    with opened(folder, encoder, tmp_path/'i.db') as index:
+        index.update()
+        write(folder/'n00.ipynb', ['something new'])
+        limits,held = resource.getrlimit(resource.RLIMIT_NOFILE),[]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+        try:
+            todo = index.changes()
+            with suppress(OSError):
+                while True: held.append(open(os.devnull))
+            rows = index.read_stale(todo)
+        finally:
+            for file in held: file.close()
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        index.write_batch(rows, todo.files)
+        assert [reason for _,reason in index.errors()] == ['Too many open files']
+        report = index.update()
+        assert (report.skipped, report.encoded, index.changes().stale) == (0, 1, [])
+
+def test_a_date_that_no_index_can_hold_stops_nothing(tmp_path, encoder):
+    folder = make_notebooks(tmp_path/'nbs', 2, 2)
+    os.utime(folder/'n00.ipynb', (10**10, 10**10))
+    with opened(folder, encoder, tmp_path/'i.db') as index:
+        assert index.update().added == 2 and index.update().unchanged == 2
+        assert len(index.search(asked, since='2300-01-01', refresh=False).map(lambda hit: hit.path).unique()) == 1
+
+def test_an_index_follows_its_folder_and_not_the_program(tmp_path, encoder, monkeypatch):
+    for name in ('mine', 'other'): make_notebooks(tmp_path/name/'nbs [1]', 2, 2, seed=len(name))
+    monkeypatch.chdir(tmp_path/'mine')
+    with opened('nbs [[]1]/*.ipynb', encoder, tmp_path/'i.db') as index:
+        before = content(tmp_path/'i.db') if index.update() else None
+        monkeypatch.chdir(tmp_path/'other')
+        hit = index.search(asked, 1)[0]
+        assert hit.path.startswith('nbs [1]') and any(index.neighbours(hit.passage))
+        check_same(content(tmp_path/'i.db'), before)
+
+def test_every_word_of_a_long_heading_is_found(tmp_path, encoder):
+    folder = tmp_path/'nbs'; folder.mkdir()
+    words = 'how do we keep a very large table of measurements so that columns are read alone for analysing a zebrafish'
+    data = write(folder/'a.ipynb', ['sort']).read_text().replace('## sort 0', f'## {words}')
+    (folder/'a.ipynb').write_text(data)
+    with opened(folder, encoder, tmp_path/'i.db') as index:
+        assert all(index.search(word, 1, 'bm25') for word in words.split())
+
+@pytest.mark.parametrize('look', ['duplicates', 'topics'])
+def test_a_long_look_at_all_passages_sees_one_state_of_the_file(tmp_path, encoder, look, monkeypatch):
+    "Somebody else takes passages out while vectors are compared"
+    import sentence_transformers.util as util
+    folder,file = make_notebooks(tmp_path/'nbs', 2, 20),tmp_path/'i.db'
+    with opened(folder, encoder, file) as index, opened(folder, encoder, file) as other:
+        index.update()
+        name = dict(duplicates='paraphrase_mining_embeddings', topics='community_detection')[look]
+        compare = getattr(util, name)
+        def overtaken(*args, **kwargs):
+            found = compare(*args, **kwargs)
+            write(folder/'n00.ipynb', ['something else']); other.update()
+            return found
+        monkeypatch.setattr(util, name, overtaken)
+        found = getattr(index, look)(.1)
+        assert found and 'something else' not in str(found)
