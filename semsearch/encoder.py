@@ -173,7 +173,11 @@ class Encoder:
         device = L(self.device)[0] if self.device else None
         return load_encoder(self.model, device, truncate_dim=self.truncate_dim)
     @cached_property
-    def ruler(self): return copy.deepcopy(self.full.tokenizer)
+    def ruler(self):
+        tokenizer = self.full.tokenizer
+        ruler = copy.deepcopy(getattr(tokenizer, 'backend_tokenizer', tokenizer))
+        ruler.no_truncation(); ruler.no_padding()
+        return ruler
     @cached_property
     def fast(self):
         import torch
@@ -188,7 +192,7 @@ def tokenize(self:Encoder,
     "Cut texts into the tokens of this model"
     if not texts: return []
     if is_embedded(self.model): return tokenize(texts)
-    return self.ruler(list(texts), add_special_tokens=False, verbose=False).encodings
+    return self.ruler.encode_batch(list(texts), add_special_tokens=False)
 
 # %% ../nbs/01b_encoder.ipynb #61ddcd16
 @patch
