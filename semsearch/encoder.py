@@ -7,7 +7,7 @@ Docs: https://semsearch.github.io/semsearch/encoder.html.md"""
 # %% auto #0
 __all__ = ['embedded_name', 'embedded_sha256', 'sha256_of', 'check_sha256', 'quiet', 'ModelError', 'load_model', 'load_encoder',
            'is_embedded', 'token_batches', 'give_back', 'on_all_cores', 'fastest_seconds', 'half_pays', 'Encoder',
-           'weights_digest']
+           'weights_digest', 'settings_of']
 
 # %% ../nbs/01b_encoder.ipynb #f3d84d93
 import copy, ctypes, hashlib, sys, time, warnings
@@ -256,7 +256,21 @@ def weights_digest(
         digest.update(key.encode() + tensor.cpu().float().numpy().tobytes())
     return digest.hexdigest()[:12]
 
+
+# %% ../nbs/01b_encoder.ipynb #f537a832
+def settings_of(
+    model, # a SentenceTransformer
+)->list: # of names, numbers and texts
+    "What vectors depend on beside the weights and the tokenizer: the parts as they are set, prompts and limit"
+    def config(part): return {**part.config.to_diff_dict(), 'transformers_version': None} if hasattr(part, 'config') else {}
+    parts = [(type(part).__name__, part.get_config_dict(), config(part))
+             for part in model.modules() if hasattr(part, 'get_config_dict')]
+    return [parts, model.prompts, model.default_prompt_name, model.max_seq_length]
+
+# %% ../nbs/01b_encoder.ipynb #d7c7e611
 @patch(as_prop=True)
 def revision(self:Encoder)->str:
-    "12 hexadecimal digits of a hash of the weights"
-    return embedded_sha256[:12] if is_embedded(self.model) else weights_digest(self.full)
+    "12 hexadecimal digits of a hash of all that the vectors come from; of the embedded model, of its weights"
+    if is_embedded(self.model): return embedded_sha256[:12]
+    made_of = weights_digest(self.full),settings_of(self.full),self.ruler.to_str()
+    return hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]

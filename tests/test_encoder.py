@@ -1,0 +1,37 @@
+"Who a model is"
+import json, os, shutil, subprocess, sys
+import pytest
+from semsearch.encoder import Encoder
+
+program = 'import sys; from semsearch.encoder import Encoder; print(Encoder(sys.argv[1], "cpu").revision)'
+
+def revision_elsewhere(model, seed):
+    env = dict(os.environ, PYTHONHASHSEED=str(seed))
+    return subprocess.run([sys.executable, '-c', program, model], capture_output=True, text=True, check=True, env=env).stdout.strip()
+
+def test_a_revision_is_the_same_in_every_process_and_before_and_after_work(model):
+    encoder = Encoder(model, 'cpu')
+    before = encoder.revision
+    encoder.encode(['sort a list '*200, 'pizza']); encoder.encode_query('sort')
+    assert {before, encoder.revision} == {revision_elsewhere(model, 1)}
+
+def edited(model, folder, file, **changes):
+    "A copy of a model with other settings"
+    shutil.copytree(model, folder)
+    known = json.loads((folder/file).read_text())
+    (folder/file).write_text(json.dumps({**known, **changes}))
+    return str(folder)
+
+edits = {'pooling': ('1_Pooling/config.json', dict(pooling_mode='cls')),
+         'prompts': ('config_sentence_transformers.json', dict(prompts=dict(query='query: ', document='passage: '))),
+         'limit': ('tokenizer_config.json', dict(model_max_length=64)),
+         'activation': ('config.json', dict(hidden_act='relu')),
+         'tokenizer': ('tokenizer_config.json', dict(do_lower_case=False))}
+
+def test_a_copy_of_a_model_is_the_same_model(tmp_path, model):
+    assert Encoder(str(shutil.copytree(model, tmp_path/'m')), 'cpu').revision == Encoder(model, 'cpu').revision
+
+@pytest.mark.parametrize('what', edits)
+def test_the_same_weights_with_other_settings_are_another_model(tmp_path, model, what):
+    file,changes = edits[what]
+    assert Encoder(edited(model, tmp_path/'m', file, **changes), 'cpu').revision != Encoder(model, 'cpu').revision
