@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from helpers import content, make_notebooks, modes, opened, soak, words, write
 from semsearch.compare import QuerySetError, load_queries
 from semsearch.core import printable
-from semsearch.encoder import ModelError, load_encoder
+from semsearch.encoder import ModelError, load_encoder, load_model
 from semsearch.store import word_terms
 from semsearch.passages import embedded_folder
 from semsearch.reader import load_cross_encoder, load_reader
@@ -159,6 +159,37 @@ def test_weights_that_are_not_safetensors_are_named_and_never_unpickled(tmp_path
     for load in (load_encoder, load_cross_encoder):
         with pytest.raises(ModelError, match=str(folder)): load(str(folder))
     assert not (folder/'ran').exists()
+
+def with_pickled_part(model, folder):
+    "A copy of a model that ends in a Dense layer, whose weights are a trap"
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense
+    whole = SentenceTransformer(model, device='cpu')
+    whole.append(Dense(32, 8)); whole.save(str(folder))
+    weights, = folder.glob('*_Dense/model.safetensors')
+    weights.unlink()
+    weights.with_name('pytorch_model.bin').write_bytes(pickle.dumps(Trap(folder/'ran')))
+    return weights
+
+@pytest.mark.parametrize('kind', ['SentenceTransformer', 'CrossEncoder', 'MultiVectorEncoder'])
+@pytest.mark.parametrize('cached', [False, True])
+def test_a_pickle_in_any_part_of_a_model_is_refused(tmp_path, monkeypatch, model, kind, cached):
+    "In a folder, and where the hub's client keeps what it fetched"
+    import sentence_transformers
+    place = tmp_path/'models--some--model'
+    folder = place/'snapshots'/('0'*40)
+    with_pickled_part(model, folder)
+    (place/'refs').mkdir(); (place/'refs'/'main').write_text('0'*40)
+    monkeypatch.setenv('SENTENCE_TRANSFORMERS_HOME', str(tmp_path))
+    name = 'some/model' if cached else folder
+    with pytest.raises(ModelError, match='Pickled weights could run code'): load_model(getattr(sentence_transformers, kind), name)
+    assert not (folder/'ran').exists()
+
+def test_a_part_with_a_pickle_beside_its_safetensors_is_read_from_these(tmp_path, model):
+    weights = with_pickled_part(model, tmp_path/'m')
+    from safetensors.torch import save_file
+    save_file({'linear.weight': torch.ones(8, 32), 'linear.bias': torch.zeros(8)}, weights)
+    assert load_encoder(tmp_path/'m', 'cpu').get_embedding_dimension() == 8 and not (tmp_path/'m'/'ran').exists()
 
 @pytest.mark.parametrize('how', [*hows, 'flipped'])
 def test_weights_that_come_with_us_are_the_published_ones(tmp_path, monkeypatch, how):
