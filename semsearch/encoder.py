@@ -83,7 +83,7 @@ def load_model(
 ): # the model; raises ModelError if it is not at hand
     "Load a model by name without noise, without running its code, and from nothing but safetensors"
     from safetensors import SafetensorError
-    name = str(name)
+    name = os.path.expanduser(name)
     if name.startswith(('.', '/', '~')) and not Path(name).exists(): raise ModelError(f'There is no model at {name}')
     safe = dict(use_safetensors=True)
     if isinstance(loader, type): kwargs['model_kwargs'] = {**kwargs.get('model_kwargs', {}), **safe}

@@ -35,3 +35,8 @@ def test_a_copy_of_a_model_is_the_same_model(tmp_path, model):
 def test_the_same_weights_with_other_settings_are_another_model(tmp_path, model, what):
     file,changes = edits[what]
     assert Encoder(edited(model, tmp_path/'m', file, **changes), 'cpu').revision != Encoder(model, 'cpu').revision
+
+def test_a_model_is_found_in_the_home_of_the_user(tmp_path, monkeypatch, model):
+    shutil.copytree(model, tmp_path/'m')
+    monkeypatch.setenv('HOME', str(tmp_path)); monkeypatch.setenv('USERPROFILE', str(tmp_path))
+    assert Encoder('~/m', 'cpu').revision == Encoder(model, 'cpu').revision
