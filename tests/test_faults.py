@@ -83,11 +83,12 @@ def bomb(name, n):
     "Text that is harmless to a reader, and not to every regular expression"
     return dict(breaks='\n'*n, blanks='# a'+' '*n+'b {', tabs='\t'*n, links='['*n, images='![a'*(n//3), comments='<!--'*(n//4), tags='<a '*(n//3),
                 tables='| '*(n//2)+'x', entity='&#'+'1'*n, directives='#|'+'\n'*n, facts='#| a b'+' '*n+'c', front='---\ntitle: a'+' '*n+'b\n',
-                magics='%\n'*(n//2), brackets='['*n+']'*n, quotes='"'*n, fences='`'*n, headings='# a\n'*(n//4), lines=' \n'*(n//2))[name]
+                magics='%\n'*(n//2), brackets='['*n+']'*n, quotes='"'*n, fences='`'*n, tildes='~~~ '*(n//4),
+                ticks='<`a ``b ```c '*(n//13), titles='[a](b "'*(n//7), badges='[![a](b)'*(n//8), headings='# a\n'*(n//4), lines=' \n'*(n//2))[name]
 
 @pytest.mark.parametrize('kind', ['markdown', 'code'])
 @pytest.mark.parametrize('name', 'breaks blanks tabs links images comments tags tables entity directives facts front magics brackets quotes '
-                                 'fences headings lines'.split())
+                                 'fences tildes ticks titles badges headings lines'.split())
 def test_the_work_grows_with_the_text_and_not_with_its_square(tmp_path, name, kind):
     "Ten times the text may cost fifty times the work; with its square it would be a hundred times"
     def spent(n):
