@@ -340,20 +340,6 @@ def language(
         if isinstance(info, dict) and isinstance(info.get(name), str): return info[name].lower()
     return 'python'
 
-# %% ../nbs/00a_notebook.ipynb #403d587e
-def text_name(
-    path, # a file, whatever its name is made of
-)->str: # the path; bytes that are not UTF-8 as \xNN
-    "The path as text that can be stored and printed"
-    return os.fsencode(path).decode('utf-8', 'backslashreplace')
-
-def bad_name(
-    path, # a file that could not be read
-)->str: # the reason; empty if its name is not to blame
-    "Was the file not found because its name is not text?"
-    wrong = re.search(r'\\x[89a-f][0-9a-f]', str(path)) and not os.path.lexists(path)
-    return 'the name of the file is not UTF-8: rename it' if wrong else ''
-
 # %% ../nbs/00a_notebook.ipynb #800257f5
 text_formats = {'.py', '.md', '.qmd', '.Rmd', '.R', '.jl'}
 
