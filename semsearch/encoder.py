@@ -291,3 +291,11 @@ def revision(self:Encoder)->str:
     if is_embedded(self.model): return embedded_sha256[:12]
     made_of = weights_digest(self.full),settings_of(self.full),self.ruler.to_str()
     return hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]
+
+# %% ../nbs/01b_encoder.ipynb #9cae2b59
+@patch(as_prop=True)
+def room(self:Encoder)->int: # 16 at least
+    "How many tokens a passage may have to be read whole"
+    if is_embedded(self.model): return 254
+    prompts = [len(ids) for ids in self.tokenize([*self.full.prompts.values(), ''])]
+    return max(16, (self.full.max_seq_length or 512) - 2 - max(prompts))

@@ -43,14 +43,15 @@ class MilvusStore(NotebookIndex):
         build:dict=None, # settings for building it, such as dict(M=32); None: those of build_defaults
         probe:dict=None, # settings for searching it, such as dict(ef=400); None: those of probe_defaults
         timeout:float=30, # seconds that one request may take, its repetitions included
-        max_tokens:int=160, # of a passage, its place included
+        max_tokens:int=160, # of a passage, its place included; fewer where the model reads less
         device=None, # cpu, cuda, mps, ..., or a list of these; None: the best there is
         truncate_dim:int=None, # numbers of a vector to keep, for models trained for that; None: all
         **kwargs # hidden and ignore, as in find_notebooks; raises FileNotFoundError for a path that is not there
     ):
-        store_attr('uri,collection,timeout,max_tokens,kwargs')
+        store_attr('uri,collection,timeout,kwargs')
         self.paths,self.base = L(paths).map(str),os.getcwd()
         self.encoder = model if isinstance(model, Encoder) else Encoder(model, device, truncate_dim=truncate_dim)
+        self.max_tokens = min(max_tokens, self.encoder.room)
         for path in self.paths: check_path(path)
         self.tenant,self.file = tenant or index_file(self.paths, '').stem,f'milvus:{uri}#{collection}'
         self.build,self.probe = index_settings(index_type, build, probe)

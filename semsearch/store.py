@@ -198,7 +198,7 @@ class NotebookStore:
         paths='.', # a folder, a notebook, a pattern, or a list of these
         model=None, # a hub name, a folder, a SentenceTransformer or an Encoder; None: the embedded all-MiniLM-L6-v2
         index=None, # the file; None: one in the user's cache folder; ':memory:': none
-        max_tokens:int=160, # of a passage, its place included
+        max_tokens:int=160, # of a passage, its place included; fewer where the model reads less
         device=None, # cpu, cuda, mps, ..., or a list of these; None: the best there is
         truncate_dim:int=None, # numbers of a vector to keep, for models trained for that; None: all
         **kwargs # hidden and ignore, as in find_notebooks; raises FileNotFoundError for a path that is not there
@@ -206,8 +206,9 @@ class NotebookStore:
         self.paths,self.base,self.kwargs = L(paths).map(str),os.getcwd(),kwargs
         for path in self.paths: check_path(path)
         self.encoder = model if isinstance(model, Encoder) else Encoder(model, device, truncate_dim=truncate_dim)
-        self.max_tokens,self.file = max_tokens,str(index or index_file(self.paths, self.encoder.name))
-        self.made_with = dict(model=self.encoder.name, revision=self.encoder.revision, max_tokens=str(max_tokens))
+        self.max_tokens = min(max_tokens, self.encoder.room)
+        self.made_with = dict(model=self.encoder.name, revision=self.encoder.revision, max_tokens=str(self.max_tokens))
+        self.file = str(index or index_file(self.paths, self.encoder.name))
         self.db,self.loaded = open_index(self.file),None
         with clear_errors(self.file): self.claim()
 

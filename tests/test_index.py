@@ -723,3 +723,15 @@ def test_a_long_look_at_all_passages_sees_one_state_of_the_file(tmp_path, encode
         monkeypatch.setattr(util, name, overtaken)
         found = getattr(index, look)(.1)
         assert found and 'something else' not in str(found)
+
+def test_a_passage_is_no_longer_than_its_model_reads(tmp_path, encoder):
+    "A model for 64 tokens: the last words of a long cell count as the first ones do"
+    import copy
+    folder = tmp_path/'nbs'; folder.mkdir()
+    write(folder/'a.ipynb', [' '.join(f'word{i} is followed by another.' for i in range(60)) + ' Quantum physics.'])
+    full = copy.deepcopy(encoder.full); full.max_seq_length = 64
+    with opened(folder, Encoder(full, 'cpu', half=False), tmp_path/'i.db') as index:
+        index.update()
+        texts = index.passages_at(range(len(index.load().ids))).map(lambda passage: passage.embed_text)
+        assert max(map(len, full.tokenizer(list(texts)).input_ids)) <= 64
+        assert 'Quantum physics' in texts[-1] and index.max_tokens == 62
