@@ -350,9 +350,11 @@ def read_text_notebook(
     try: import jupytext
     except ImportError: raise NotebookError(path, 'package', "needs jupytext: pip install 'semsearch[text]'") from None
     layout = Path(path).suffix.replace('.qmd', '.Rmd')
-    try: return jupytext.reads(Path(path).read_text(encoding='utf-8'), fmt=layout)
+    try: nb = jupytext.reads(Path(path).read_text(encoding='utf-8'), fmt=layout)
     except OSError as error: raise NotebookError(path, 'unreadable', error.strerror or error) from None
     except Exception as error: raise NotebookError(path, 'format', truncstr(str(error), 80)) from None
+    for cell in nb['cells']: cell.pop('id', None) # made up, and another one at each reading
+    return nb
 
 # %% ../nbs/00a_notebook.ipynb #a08ada8f
 def read_notebook(
