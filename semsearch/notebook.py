@@ -35,7 +35,8 @@ class NotebookError(ValueError):
         reason:str, # one line for a person
     ):
         self.path,self.kind,self.reason = str(path),kind,printable(str(reason))
-        super().__init__(printable(f'{path}: {reason}'))
+        super().__init__(self.path, kind, self.reason)
+    def __str__(self): return printable(f'{self.path}: {self.reason}')
 
 # %% ../nbs/00a_notebook.ipynb #6649e7be
 def string_end(
