@@ -167,7 +167,7 @@ def test_finding_agrees_with_git(tmp_path):
     files = dict.fromkeys(['a.ipynb', 'b_tmp.ipynb', 'keep_tmp.ipynb', 'out/x.ipynb', 'out/keep.ipynb', 'src/out/y.ipynb', 'src/z.ipynb',
                            'src/deep/er/q.ipynb', 'src/deep/er/no.ipynb', 'data/one/f.ipynb', 'data/two/f.ipynb', 'exact.ipynb',
                            'src/exact.ipynb', 'sp ace/é.ipynb', 'local/l.ipynb', 'star/1.ipynb', 'star/10.ipynb'], '{}')
-    rules = {'.gitignore': '*_tmp.ipynb\n!keep_tmp.ipynb\n/out/\n/exact.ipynb\ndata/*\n!data/two\n# note\n\nstar/?.ipynb\n',
+    rules = {'.gitignore': '*_tmp.ipynb\n!\nsrc\\\n*.ip[z-a]\n!keep_tmp.ipynb\n/out/\n/exact.ipynb\ndata/*\n!data/two\n# note\n\nstar/?.ipynb\n',
              'src/.gitignore': 'out\ndeep/**/no.ipynb\n', 'src/deep/er/.gitignore': '!no.ipynb\n', '.git/info/exclude': 'local\n'}
     for name,text in {**files, **rules}.items():
         (tmp_path/name).parent.mkdir(parents=True, exist_ok=True); (tmp_path/name).write_text(text)
