@@ -30,7 +30,8 @@ class ScoreCache:
         file=None, # a path; None: one in the user's cache folder; ':memory:': none
         size:int=1_000_000, # scores to keep, about 60 bytes each; those not used for longest go first
     ):
-        self.file,self.size,self.hits,self.misses,self.added = str(file or cache_folder()/'scores.db'),size,0,0,0
+        self.file,self.size,self.hits,self.misses = str(file or cache_folder()/'scores.db'),size,0,0
+        self.added = size # since the last count, which this process has not made yet
         self.db = open_database(self.file, 0x73656d63, 1, self.schema)
     def __len__(self): return self.db.execute('select count(*) from scores').get
     def __bool__(self): return True

@@ -279,7 +279,8 @@ def settings_of(
     model, # a SentenceTransformer
 )->list: # of names, numbers and texts
     "What vectors depend on beside the weights and the tokenizer: the parts as they are set, prompts and limit"
-    def config(part): return {**part.config.to_diff_dict(), 'transformers_version': None} if hasattr(part, 'config') else {}
+    def config(part):
+        return {**part.config.to_diff_dict(), 'transformers_version': None} if hasattr(part, 'config') else {}
     parts = [(type(part).__name__, part.get_config_dict(), config(part))
              for part in model.modules() if hasattr(part, 'get_config_dict')]
     return [parts, model.prompts, model.default_prompt_name, model.max_seq_length]
