@@ -12,10 +12,10 @@ __all__ = ['app', 'Paths', 'IndexFile', 'Model', 'Hidden', 'NoIgnore', 'AsJson',
            'link', 'snippet_width', 'decorated', 'indented', 'show_hit', 'show_hits', 'find_hits', 'search',
            'make_index', 'remove_index', 'clear', 'status', 'check_packages', 'check_index', 'checkup', 'doctor',
            'similar', 'export_file', 'import_file', 'train', 'compare_models', 'evaluate_models', 'open_door', 'serve',
-           'serve_agents', 'main']
+           'serve_agents', 'spelled', 'main']
 
 # %% ../nbs/08_cli.ipynb #7b0bda85
-import json, os, shutil, sys
+import codecs, json, os, shutil, signal, sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, List, Optional
@@ -147,7 +147,7 @@ def link(
     text:str, # what is shown
 )->str: # with the codes that make terminals open the file
     "A link in a terminal"
-    return f'\x1b]8;;{Path(path).absolute().as_uri()}\x1b\\{text}\x1b]8;;\x1b\\'
+    return f'\x1b]8;;{Path(path).expanduser().absolute().as_uri()}\x1b\\{text}\x1b]8;;\x1b\\'
 
 # %% ../nbs/08_cli.ipynb #085dc55e
 def snippet_width()->int: # characters that fit a line, after the four that it is indented by
@@ -195,8 +195,10 @@ def show_hits(
 ):
     "Print hits in one of the forms, and stop with exit code 1 if there are none"
     if as_json: print(hits.to_json(indent=1))
-    elif as_jsonl: print('\n'.join(map(plain_json, hits.rows())))
-    elif files: print('\n'.join(hits.notebooks().attrgot('path').map(printable if sys.stdout.isatty() else str)))
+    elif as_jsonl:
+        for row in hits.rows(): print(plain_json(row))
+    elif files:
+        for hit in hits.notebooks(): print((printable if sys.stdout.isatty() else str)(hit.path))
     else:
         for hit in hits: show_hit(hit, hits.query, explain, around(hit))
     if hits.nearest:
@@ -285,7 +287,8 @@ def clear(paths:Paths=None, model:Model=None, index:IndexFile=None):
 @app.command(epilog='Example: semsearch status nbs')
 def status(paths:Paths=None, as_json:AsJson=False, model:Model=None, index:IndexFile=None):
     "Say what is indexed, where, and what was skipped."
-    found = make_search(paths, model=model, index=index).index.status()
+    notebooks = make_search(paths, model=model, index=index)
+    with in_one_line(RuntimeError): found = notebooks.index.status()
     if as_json:
         found.errors = [dict(path=path, reason=reason) for path,reason in found.errors]
         print(json.dumps(found, indent=1)); return
@@ -310,11 +313,12 @@ def check_index(
     "Look at the index, and at the disk that it grows on"
     from semsearch.encoder import Encoder
     from semsearch.milvus import check_place
-    from semsearch.store import IndexFileError, cache_folder, index_file, open_index
+    from semsearch.store import IndexFileError, cache_folder, clear_errors, index_file, open_index
     if str(index).startswith('milvus:'): yield 'index',*check_place(index); return
     file = Path(index or index_file(paths, Encoder().name))
     if not file.exists(): yield 'index',True,f'none yet; a search makes {file}'; return
-    try: found = open_index(file).pragma('integrity_check')
+    try:
+        with clear_errors(file): found = open_index(file).pragma('integrity_check')
     except IndexFileError as error: yield 'index',False,str(error)
     else: yield 'index',found == 'ok',f'{file}: {found}' + '. Make it again: semsearch index --rebuild'*(found != 'ok')
     free = shutil.disk_usage(cache_folder()).free/1e9 if cache_folder().exists() else 1
@@ -461,7 +465,7 @@ def open_door(
 def serve(
     paths:Paths=None,
     port:Annotated[int, typer.Option('--port', '-p', min=0, max=65535, help='0 takes any that is free.')]=8000,
-    host:Annotated[str, typer.Option(help='Where to listen; another address lets other machines in.')]='127.0.0.1',
+    host:Annotated[str, typer.Option(help='Where to listen; elsewhere, machines get in by --allow-host.')]='127.0.0.1',
     allow_host:Annotated[Optional[List[str]], typer.Option(metavar='NAME', help='One more name of this server.')]=None,
     open_page:Annotated[bool, typer.Option('--open', help='Open it in a browser.')]=False,
     model:Model=None, ranker:RankerName=None, offline:Offline=False, index:IndexFile=None,
@@ -483,16 +487,26 @@ def serve_agents(
     hidden:Hidden=False, no_ignore:NoIgnore=False,
 ):
     "Give agents the search as tools, over the Model Context Protocol."
+    signal.signal(signal.SIGINT, signal.SIG_DFL) # a thread that waits for its input would not hear of Ctrl-C
     from semsearch.mcp import serve as serve_tools
     open_door(serve_tools, paths, model=model, ranker=ranker, index=index, hidden=hidden,
               ignore=not no_ignore)
 
 # %% ../nbs/08_cli.ipynb #56463b37
+def spelled(
+    error:UnicodeEncodeError, # of a stream that does not have some characters
+)->tuple: # what stands for them, and where to go on
+    "Spell characters as JSON does"
+    return json.dumps(error.object[error.start:error.end])[1:-1],error.end
+
+codecs.register_error('spelled', spelled)
+
 def main():
     "The console script"
+    if sys.stdout: sys.stdout.reconfigure(errors='spelled')
     try:
         try: app()
-        finally: sys.stdout.flush()
+        finally: sys.stdout and sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

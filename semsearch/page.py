@@ -23,7 +23,7 @@ from fastcore.xml import (A, Article, Body, Button, Code, Dd, Details, Div, Dl, 
     Summary, Title, ft, to_xml)
 import semsearch
 from .core import heading_path, printable, wanted_words
-from .notebook import outputs_of, read_json
+from .notebook import outputs_of
 
 # %% ../nbs/08b_page.ipynb #fc59ce2d
 most_chars = 20_000 # of one cell; the rest is not drawn
@@ -122,11 +122,10 @@ def data_urls(
 
 # %% ../nbs/08b_page.ipynb #0da1dd64
 def cell_pictures(
-    path:str, # a notebook
+    cells, # a notebook's cells as they stand in its file; or None
     index:int, # 0-based position of the cell
 )->AttrDict: # shown: L of data URLs, from outputs; attached: {name: data URL}
     "The pictures of one cell; none where there are none, or where the file is of an old format"
-    cells = read_json(path).get('cells') if str(path).endswith('.ipynb') else None
     cell = cells[index] if isinstance(cells, list) and index < len(cells) and isinstance(cells[index], dict) else {}
     attached = cell.get('attachments') if isinstance(cell.get('attachments'), dict) else {}
     shown = outputs_of(cell).map(lambda output: data_urls(output.get('data'))).concat()[:8]

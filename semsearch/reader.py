@@ -306,4 +306,8 @@ def load_cross_encoder(
     if model is None or (Path(model).expanduser()/'reader.json').exists():
         return load_reader(model and Path(model).expanduser(), device)
     from sentence_transformers import CrossEncoder
-    return load_model(CrossEncoder, model, device=device)
+    found = load_model(CrossEncoder, model, device=device)
+    made_as = getattr(found.config, 'architectures', None) or []
+    if any(name.endswith(('Model', 'ForMaskedLM')) for name in made_as): raise ModelError(
+        f"'{model}' has no head that scores pairs ({made_as[0]}). If it is a bi-encoder, name it as the model, not the ranker")
+    return found

@@ -147,8 +147,8 @@ def joined(self:NotebookSearch,
     hits, # chosen, best first
 )->L: # of lists of hits that stand next to each other, each in the order of its notebook; the best list first
     "Bring neighbours together"
-    rows = {self.index.row_of(hit.passage): hit for hit in hits}
-    runs = []
+    rows,runs = {self.index.row_of(hit.passage): hit for hit in hits},[]
+    rows.pop(None, None) # no longer there: somebody else has brought the index up to date
     for row in sorted(rows):
         near = runs and row == runs[-1][-1]+1 and rows[row].path == rows[row-1].path
         runs[-1].append(row) if near else runs.append([row])
@@ -176,7 +176,7 @@ def context(self:NotebookSearch,
     **kwargs # rerank, mode, threshold, refresh and filters, as in a search
 )->Context: # cited passages, best first, with blank lines between them; empty if there are none
     "The best passages for a prompt, each once, within a token budget"
-    chosen,room = [],max_tokens
+    query,chosen,room = check_query(query, top_k),[],max_tokens
     for hit in self(query, candidates, candidates, **kwargs):
         if len(chosen) == top_k: break
         if any(same_words(hit.text, other.text) > .8 for other in chosen): continue

@@ -179,7 +179,8 @@ def index_file(
 )->Path: # under SEMSEARCH_INDEX_DIR, or else the user's cache folder
     "The default place of an index"
     places = sorted(L(paths).map(lambda path: os.path.realpath(os.path.expanduser(path))))
-    key = hashlib.sha256('\n'.join([model, *places]).encode('utf-8', 'replace')).hexdigest()[:16]
+    made_of = '\n'.join([f'{format_version} {model}', *places])
+    key = hashlib.sha256(made_of.encode('utf-8', 'replace')).hexdigest()[:16]
     name = re.sub(r'\W+', '-', Path(places[0]).name if places else '') or 'root'
     return cache_folder()/f'{name}-{key}.db'
 

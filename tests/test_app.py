@@ -222,10 +222,10 @@ class Screen:
     def settled(self): screens.wait(lambda: 'read closely' in self.note() and not self.find('#results[aria-busy]'))
     def state(self): return {name: value[0] for name,value in parse_qs(urlparse(self.chrome.current_url).query).items()}
     @contextmanager
-    def second_stage_held(self):
-        "Open pages whose requests for the second stage wait until this is over, so that there is time to act before it answers"
-        hold = """const ask = fetch, open = new Promise(done => addEventListener('release', done));
-                  window.fetch = async (...args) => { if (args[0].includes('closely')) await open; return ask(...args); };"""
+    def held_back(self, what='closely'):
+        "Open pages whose requests with some word wait until this is over, so that there is time to act before they are answered"
+        hold = f"""const ask = fetch, open = new Promise(done => addEventListener('release', done));
+                   window.fetch = async (...args) => {{ if (args[0].includes('{what}')) await open; return ask(...args); }};"""
         hook = self.chrome.execute_cdp_cmd('Page.addScriptToEvaluateOnNewDocument', dict(source=hold))
         try: yield
         finally:
@@ -253,6 +253,18 @@ def test_results_come_while_typing_and_a_click_opens_the_cell(wide, server):
     screens.wait(lambda: not wide.find('#cell article'))
     wide.chrome.back()
     screens.wait(lambda: wide.find('#cell .wanted'))
+
+def test_a_cell_that_comes_late_does_not_take_the_place_of_a_newer_one(wide, server):
+    with wide.held_back('/cell'):
+        wide.open(server, '/?q=tune+a+violin')
+        screens.wait(lambda: len(wide.titles()) == 10)
+        first,second = (hit.get_attribute('href') for hit in wide.find('a.hit')[:2])
+        wide.find('a.hit')[0].click(); wide.find('a.hit')[1].click()
+    screens.wait(lambda: wide.find('#cell .wanted'))
+    time.sleep(.5) # for an answer that is not wanted any more
+    wanted = parse_qs(urlparse(second).query)['cell'][0]
+    assert wide.state()['cell'] == wanted != parse_qs(urlparse(first).query)['cell'][0]
+    assert wide.find('#cell .wanted')[0].get_attribute('id') == f'cell-{wanted}'
 
 def test_code_formulas_tables_and_pictures_are_drawn(wide, server, folder):
     wide.open(server, '/?' + urlencode(dict(path=folder/'nbs/maths.ipynb', cell='maths-0')))
@@ -312,7 +324,7 @@ def test_the_order_does_not_change_under_the_hand(wide, server):
     query = orders(server)
     assert query
     rows = lambda: [row.get_attribute('data-key') for row in wide.find('#results li')]
-    with wide.second_stage_held():
+    with wide.held_back():
         wide.open(server, f'/?q={quote(query)}')
         screens.wait(lambda: wide.find('#results[aria-busy]')); wide.keys(Keys.ARROW_DOWN)
         before,held = rows(),wide.held()
@@ -329,7 +341,7 @@ def test_a_pointer_on_the_list_is_a_hand_and_a_resting_one_is_not(wide, server):
     wide.settled(); ActionChains(wide.chrome).move_to_element(wide.find('a.hit')[2]).perform()
     wide.type(query); screens.wait(lambda: wide.state().get('q') == query); wide.settled()
     assert not wide.find('#ready')[0].is_displayed()
-    with wide.second_stage_held():
+    with wide.held_back():
         wide.open(server, f'/?q={quote(query)}')
         screens.wait(lambda: wide.find('#results[aria-busy]'))
         ActionChains(wide.chrome).move_to_element(wide.find('a.hit')[0]).move_to_element(wide.find('a.hit')[1]).perform()

@@ -81,6 +81,31 @@ def test_jsonl_is_one_row_a_line(folder):
     rows = [json.loads(line) for line in run(folder, 'step', 'nbs', '--jsonl', '-k', '4', *quick).stdout.splitlines()]
     assert [row['rank'] for row in rows] == [1, 2, 3, 4] and all(isinstance(part, float) for row in rows for part in row['scores'].values())
 
+@pytest.mark.parametrize('form', ['--jsonl', '-l'])
+def test_nothing_found_is_no_line_at_all(folder, form):
+    assert run(folder, 'zzzz', 'nbs', form, *quick).stdout == ''
+
+@pytest.mark.parametrize('encoding', ['cp1252', 'ascii'])
+def test_characters_that_the_output_lacks_are_spelled(folder, encoding):
+    (folder/'arrows').mkdir(exist_ok=True)
+    notebook(folder/'arrows/a.ipynb', '# Arrows\nmañana → 😀')
+    for form in ('--json', '--jsonl', '-l', '-C0'):
+        done = subprocess.run([*program, 'arrows', 'arrows', form, *quick], cwd=folder, capture_output=True,
+                              env=environment(folder, PYTHONIOENCODING=encoding), encoding=encoding)
+        assert done.returncode == 0 and 'Traceback' not in done.stderr, done.stderr
+        if form == '--json': assert 'mañana → 😀' in json.loads(done.stdout)[0]['text']
+
+def test_a_damaged_index_is_named_by_every_command(folder):
+    run(folder, 'index', 'nbs', '--index', 'spoiled.db')
+    data = bytearray((folder/'spoiled.db').read_bytes())
+    data[4096:] = b'\x5a'*len(data[4096:])
+    (folder/'spoiled.db').write_bytes(data)
+    for command in ('status', 'doctor'):
+        done = run(folder, command, 'nbs', '--index', 'spoiled.db', '--json')
+        assert done.returncode in (1, 2) and 'Traceback' not in done.stderr, done.stderr
+        if command == 'doctor': assert [row['well'] for row in json.loads(done.stdout) if row['what'] == 'index'] == [False]
+        else: assert 'damaged' in done.stderr
+
 # For people
 
 @pytest.mark.parametrize('args, meant', [

@@ -3,7 +3,7 @@
 
 const $ = id => document.getElementById(id), form = $('ask'), box = $('q'), list = $('results'), panel = $('cell');
 const note = $('note'), ready = $('ready'), names = ['path', 'cell', 'like', 'before', 'after'];
-let kept = {}, turn = new AbortController(), waiting = null, touched = false;
+let kept = {}, turn = new AbortController(), opening = new AbortController(), waiting = null, touched = false;
 
 function asked(extra = {}) { // the view, as it stands in the address
   const state = new URLSearchParams();
@@ -78,7 +78,11 @@ ready.addEventListener('click', () => { if (waiting) { settle(waiting); rows()[0
 
 async function openCell(push = true) {
   if (push) remember(true);
-  const answer = await get('/cell?' + asked());
+  opening.abort(); opening = new AbortController();
+  const answer = await get('/cell?' + asked(), opening.signal).catch(error => {
+    if (error.name !== 'AbortError') note.textContent = 'The server does not answer.';
+  });
+  if (!answer) return;
   panel.replaceChildren(answer.part); document.body.classList.add('reading'); markWords();
   panel.querySelector('h2')?.focus({preventScroll: true}); showWanted();
 }
@@ -87,6 +91,7 @@ async function showWanted() { // once the pictures above it have their height
   panel.querySelector('.wanted')?.scrollIntoView({block: 'center'});
 }
 function closeCell(push = true) {
+  opening.abort();
   const {path, cell, before, after, ...rest} = kept; kept = rest;
   document.body.classList.remove('reading'); panel.replaceChildren(); if (push) remember(true);
   const row = rows().find(row => row.dataset.key.startsWith(`${path}#${cell}#`));
