@@ -257,7 +257,7 @@ def test_results_come_while_typing_and_a_click_opens_the_cell(wide, server):
 def test_a_cell_that_comes_late_does_not_take_the_place_of_a_newer_one(wide, server):
     with wide.held_back('/cell'):
         wide.open(server, '/?q=tune+a+violin')
-        screens.wait(lambda: len(wide.titles()) == 10)
+        screens.wait(wide.titles); wide.settled()
         first,second = (hit.get_attribute('href') for hit in wide.find('a.hit')[:2])
         wide.find('a.hit')[0].click(); wide.find('a.hit')[1].click()
     screens.wait(lambda: wide.find('#cell .wanted'))
