@@ -69,7 +69,7 @@ def check_no_pickles(
     from huggingface_hub import snapshot_download
     if not Path(name).is_dir():
         full,cache = name if '/' in name else f'sentence-transformers/{name}',os.getenv('SENTENCE_TRANSFORMERS_HOME')
-        try: name = snapshot_download(full, cache_dir=cache, local_files_only=True) # nosec B615 - at hand
+        try: name = snapshot_download(full, cache_dir=cache, local_files_only=True) # nosec B615
         except (OSError, ValueError): return
     for folder,_,files in os.walk(name, followlinks=True):
         if 'pytorch_model.bin' in files and 'model.safetensors' not in files:
