@@ -376,7 +376,7 @@ def make_app(
     return Guard(app, {name.lower() for name in hosts})
 
 # %% ../nbs/09_app.ipynb #bba43be1
-everywhere = '0.0.0.0', '::' # every address of this machine
+everywhere = '0.0.0.0', '::' # nosec B104
 
 def open_socket(
     host:str='127.0.0.1', # where to listen; 127.0.0.1 means this machine alone
