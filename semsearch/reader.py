@@ -309,5 +309,5 @@ def load_cross_encoder(
     found = load_model(CrossEncoder, model, device=device)
     made_as = getattr(found.config, 'architectures', None) or []
     if any(name.endswith(('Model', 'ForMaskedLM')) for name in made_as): raise ModelError(
-        f"'{model}' has no head that scores pairs ({made_as[0]}). If it is a bi-encoder, name it as the model, not the ranker")
+        f"'{model}' has no head that scores pairs ({made_as[0]}). A bi-encoder is named as the model, not the ranker")
     return found

@@ -51,11 +51,10 @@ class MilvusStore(NotebookIndex):
         store_attr('uri,collection,timeout,kwargs')
         self.paths,self.base = L(paths).map(str),os.getcwd()
         self.encoder = model if isinstance(model, Encoder) else Encoder(model, device, truncate_dim=truncate_dim)
-        self.max_tokens = min(max_tokens, self.encoder.room)
+        self.max_tokens,self.written = min(max_tokens, self.encoder.room),False
         for path in self.paths: check_path(path)
         self.tenant,self.file = tenant or index_file(self.paths, '').stem,f'milvus:{uri}#{collection}'
-        self.build,self.probe = index_settings(index_type, build, probe)
-        self.client,self.written = connect(uri, timeout),False
+        (self.build,self.probe),self.client = index_settings(index_type, build, probe),connect(uri, timeout)
         self.claim()
 
 # %% ../nbs/10c_remote.ipynb #47073b7a
@@ -137,7 +136,7 @@ def notebooks(self:MilvusStore)->dict: # {path: dict(path, stamp, digest, error)
 
 # %% ../nbs/10c_remote.ipynb #133fe0e1
 @patch
-def notes(self:MilvusStore)->dict: # {path: (stamp, digest, kind, reason)}; the last two are those of an error, or None
+def notes(self:MilvusStore)->dict: # {path: (stamp, digest, kind, reason)}; the last two of an error, or None
     "What is stored of each notebook besides its passages"
     return {path: (tuple(row['stamp']), row['digest'], *(row['error'] or (None, None)))
             for path,row in self.notebooks().items()}

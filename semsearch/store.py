@@ -247,7 +247,7 @@ def claim(self:NotebookStore):
 passing = 'unreadable','package' # kinds of errors that may go away while the file stays as it is
 
 @patch
-def notes(self:NotebookStore)->dict: # {path: (stamp, digest, kind, reason)}; the last two are those of an error, or None
+def notes(self:NotebookStore)->dict: # {path: (stamp, digest, kind, reason)}; the last two of an error, or None
     "What is stored of each notebook besides its passages"
     rows = self.db.execute('select path,mtime,size,ctime,digest,kind,reason from notebooks')
     return {path: ((mtime, size, ctime), *rest) for path,mtime,size,ctime,*rest in rows}

@@ -9,7 +9,9 @@ from semsearch.loader import find_notebooks, load_passages, try_read
 from semsearch.notebook import Notebook, NotebookError, read_notebook
 from semsearch.passages import clean_code, split_notebook, tokenize
 
-def words(text): return set(re.findall(r'[^\W_]+', text))
+def words(text, kind='code'):
+    "In prose an underscore may stand for emphasis"
+    return set(re.findall(r'\w+' if kind == 'code' else r'[^\W_]+', text))
 
 def write(path, cells, **meta):
     path.write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5, **meta)))
@@ -24,9 +26,10 @@ class Rendered(HTMLParser):
 
 def lost(notebook, passages):
     "Words that a reader of the cells sees, and that stand in no passage"
-    kept = words(' '.join(' '.join([p.title, *p.headings, p.text]) for p in passages))
-    seen = (Rendered(cell.source).text if cell.cell_type == 'markdown' else clean_code(cell.source) for cell in notebook.cells)
-    return words(' '.join(seen)) - kept
+    kept = ' '.join(' '.join([p.title, *p.headings, p.text]) for p in passages)
+    seen = {kind: ' '.join(read(cell.source) for cell in notebook.cells if (cell.cell_type == 'code') == (kind == 'code'))
+            for kind,read in dict(code=clean_code, prose=lambda text: Rendered(text).text).items()}
+    return set().union(*(words(text, kind) - words(kept, kind) for kind,text in seen.items()))
 
 prose = st.text(st.sampled_from(string.ascii_letters + '  \n\n.#-_éß表😀<>`'), max_size=600)
 code = st.lists(st.sampled_from(['def f(x):\n    return x\n', 'import os\n', 'x = [1,\n 2]\n', 'class A:\n    y = 3\n', 'for (\n',
