@@ -7,12 +7,12 @@ Docs: https://semsearch.github.io/semsearch/cli.html.md"""
 # %% auto #0
 __all__ = ['app', 'Paths', 'IndexFile', 'Model', 'Hidden', 'NoIgnore', 'AsJson', 'Offline', 'TopK', 'RankerName', 'Group', 'Glob',
            'CellType', 'Language', 'Exported', 'Error', 'Since', 'AsJsonl', 'FilesOnly', 'Threshold', 'Context',
-           'Explain', 'NoRerank', 'Mode', 'ParquetFile', 'Models', 'Candidates', 'AsObject', 'DefaultSearch',
-           'show_version', 'common', 'say', 'fail', 'in_one_line', 'go_offline', 'make_search', 'refresh', 'fancy',
-           'link', 'snippet_width', 'decorated', 'indented', 'show_hit', 'show_hits', 'find_hits', 'search',
-           'make_index', 'remove_index', 'clear', 'status', 'check_packages', 'check_index', 'checkup', 'doctor',
-           'similar', 'export_file', 'import_file', 'train', 'compare_models', 'evaluate_models', 'open_door', 'serve',
-           'serve_agents', 'spelled', 'main']
+           'Explain', 'Wait', 'NoBackground', 'NoRerank', 'Mode', 'ParquetFile', 'Models', 'Candidates', 'AsObject',
+           'DefaultSearch', 'show_version', 'common', 'say', 'fail', 'in_one_line', 'go_offline', 'make_search',
+           'refresh', 'fancy', 'link', 'snippet_width', 'decorated', 'indented', 'show_hit', 'show_hits', 'find_hits',
+           'leaving_rest', 'search', 'make_index', 'remove_index', 'clear', 'show_shelf', 'status', 'check_worker',
+           'check_packages', 'check_index', 'checkup', 'doctor', 'similar', 'export_file', 'import_file', 'train',
+           'compare_models', 'evaluate_models', 'open_door', 'serve', 'serve_agents', 'spelled', 'main']
 
 # %% ../nbs/08_cli.ipynb #7b0bda85
 import codecs, json, os, shutil, signal, sys
@@ -121,6 +121,9 @@ Context = Annotated[int, typer.Option('--context', '-C', metavar='N', min=0,
     help='Also show N passages before and after each hit.')]
 Explain = Annotated[bool, typer.Option('--explain',
     help='Show the parts of each score, and the words that made it.')]
+Wait = Annotated[bool, typer.Option('--wait', help='Encode every passage before answering.')]
+NoBackground = Annotated[bool, typer.Option('--no-background',
+    help='Leave no process behind that encodes the rest. So does SEMSEARCH_BACKGROUND=0.')]
 NoRerank = Annotated[bool, typer.Option('--no-rerank', help='The first stage alone, which is faster.')]
 Mode = Annotated[str, typer.Option(help='First stage: hybrid, dense or bm25.')]
 
@@ -128,10 +131,11 @@ Mode = Annotated[str, typer.Option(help='First stage: hybrid, dense or bm25.')]
 def refresh(
     index, # a NotebookIndex
     quiet:bool=False, # say nothing if all went well
+    encode:bool=True, # every passage; False: only read what is new
 ): # the report of the update
     "Bring the index up to date, and tell what was done and what was skipped"
     from semsearch.store import told
-    report = index.update()
+    report = index.update(encode=encode)
     changed = report.added or report.changed or report.removed
     for path,reason in report.errors if changed or not quiet else []: say(f'skipped {index.shown(path)}: {reason}')
     if changed or not quiet: say(told(report))
@@ -212,16 +216,34 @@ def find_hits(
     query:str, # not empty
     top_k:int, # how many hits at most
     as_json:bool=False, # for a program, which reads an empty list where there are no notebooks
+    wait:bool=False, # encode every passage first
     **kwargs # as in a call of NotebookSearch
 ): # Hits; stops with exit code 1 if there are no notebooks, 2 if something is wrong
     "Bring the index up to date and ask it"
     with in_one_line():
-        report = refresh(notebooks.index, quiet=True)
+        encode = wait or notebooks.must_encode(kwargs.get('mode', 'hybrid'))
+        report = refresh(notebooks.index, quiet=True, encode=encode)
         if report.added + report.changed + report.unchanged:
             return notebooks(query, top_k, refresh=False, **kwargs)
     if as_json: print('[]')
     say(f"No notebooks in {', '.join(notebooks.index.paths)}")
     raise typer.Exit(1)
+
+# %% ../nbs/08_cli.ipynb #cddb2a77
+@contextmanager
+def leaving_rest(
+    index, # a NotebookIndex
+    wanted:bool=True, # may a process be left behind?
+):
+    "Answer first, then have the rest of an index encoded"
+    from semsearch.behind import last_words, start_worker
+    words = last_words(index.file)
+    if words: say(f'The rest was not encoded after the last search: {words}')
+    try: yield
+    finally:
+        sys.stdout.flush()
+        if wanted and start_worker(index): say(f'Encoded {index.encoded():.0%} of the passages; the rest follows in '
+                                               'the background (--wait encodes first).')
 
 # %% ../nbs/08_cli.ipynb #7c3249a3
 @app.command(epilog='Example: semsearch "how do I skip a notebook in the tests" nbs -k 3')
@@ -232,6 +254,7 @@ def search(
     group:Group=False, glob:Glob=None, cell_type:CellType=None, language:Language=None, exported:Exported=None,
     error:Error=False, since:Since=None, mode:Mode='hybrid', model:Model=None, ranker:RankerName=None,
     offline:Offline=False, index:IndexFile=None, hidden:Hidden=False, no_ignore:NoIgnore=False,
+    wait:Wait=False, no_background:NoBackground=False,
 ):
     "Find the cells that answer a query, best first."
     if not query.strip(): fail('The query is empty: say what to look for')
@@ -240,10 +263,12 @@ def search(
     notebooks = make_search(paths, quick, index=index, hidden=hidden, ignore=not no_ignore, **models)
     filters = dict(glob=glob or None, cell_type=cell_type, language=language, exported=exported,
                    error=error or None, since=since)
-    hits = find_hits(notebooks, query, top_k, as_json, rerank=not no_rerank, mode=mode, threshold=threshold,
-                     group=group, explain=explain and not no_rerank, **filters)
     around = lambda hit: notebooks.index.neighbours(hit.passage, context) if context else ((), ())
-    show_hits(hits, as_json, as_jsonl, files, explain, around)
+    notebooks.goes_on = False # a command is soon over
+    with leaving_rest(notebooks.index, not no_background and mode != 'bm25'):
+        hits = find_hits(notebooks, query, top_k, as_json, wait, rerank=not no_rerank, mode=mode, threshold=threshold,
+                         group=group, explain=explain and not no_rerank, **filters)
+        show_hits(hits, as_json, as_jsonl, files, explain, around)
 
 # %% ../nbs/08_cli.ipynb #c1d3f858
 @app.command('index', epilog='Example: semsearch index nbs blog')
@@ -252,49 +277,84 @@ def make_index(
     rebuild:Annotated[bool, typer.Option('--rebuild', help='Throw the old index away first.')]=False,
     model:Model=None, index:IndexFile=None, hidden:Hidden=False, no_ignore:NoIgnore=False,
 ):
-    "Bring the index up to date, which a search does by itself."
+    "Read and encode everything now, with a progress bar; a search reads, and encodes behind its answer."
     from semsearch.encoder import Encoder
     from semsearch.store import index_file
-    if rebuild: remove_index(index or index_file(paths or ['.'], Encoder(model).name), paths)
-    with in_one_line(): refresh(make_search(paths, model=model, index=index, hidden=hidden, ignore=not no_ignore).index)
+    which = dict(hidden=hidden, ignore=not no_ignore)
+    if rebuild: remove_index(index or index_file(paths or ['.'], Encoder(model).name, **which), paths)
+    with in_one_line(): refresh(make_search(paths, model=model, index=index, **which).index)
 
 # %% ../nbs/08_cli.ipynb #0ce3806b
 def remove_index(
     file, # an index file, or milvus: and a place
     paths=None, # the searched folders, which alone are deleted from a place that holds others too
 )->bool: # was there one?; stops with exit code 2 if the file is not ours
-    "Empty an index file, and touch no other"
-    from semsearch.milvus import clear_place
-    from semsearch.store import application_id, empty_database, owner_of
+    "Remove an index, and touch no other file"
+    from semsearch import milvus, shelf
     with in_one_line():
-        if str(file).startswith('milvus:'): return clear_place(file, paths or ['.'])
-        owner = owner_of(file) if os.path.exists(file) else 0
-        if owner not in (0, application_id):
-            fail(f'{file} is not an index of semsearch; delete it yourself if you are sure')
-        if owner: empty_database(file)
-    return bool(owner)
+        if str(file).startswith('milvus:'): return milvus.clear_place(file, paths or ['.'])
+        return shelf.remove_index(file)
 
 # %% ../nbs/08_cli.ipynb #cf8ddb1d
 @app.command(epilog='Example: semsearch clear nbs')
-def clear(paths:Paths=None, model:Model=None, index:IndexFile=None):
-    "Empty the index of a folder; the notebooks stay as they are."
+def clear(paths:Paths=None, model:Model=None, index:IndexFile=None,
+    everything:Annotated[bool, typer.Option('--all', help='Every index in the cache folder.')]=False,
+    missing:Annotated[bool, typer.Option('--missing', help='Those whose folders are no longer there.')]=False,
+):
+    "Remove the index of a folder; the notebooks stay as they are."
     from semsearch.encoder import Encoder
-    from semsearch.store import index_file
-    file = index or index_file(paths or ['.'], Encoder(model).name)
-    say(f'Emptied {file}' if remove_index(file, paths) else f'There is no index at {file}')
+    from semsearch.shelf import index_files, shelf
+    if everything or missing: files = shelf().filter(lambda one: everything or one.missing).attrgot('file')
+    else: files = [index] if index else index_files(paths or ['.'], Encoder(model).name)
+    gone = [file for file in files if remove_index(file, paths)]
+    for file in gone: say(f'Removed {file}')
+    if not gone: say('There is nothing to remove' if everything or missing else f'There is no index at {files[0]}')
+
+# %% ../nbs/08_cli.ipynb #b82cf00c
+def show_shelf(
+    as_json:bool=False, # as a JSON array
+):
+    "Say what is stored, and for which folders"
+    from semsearch.shelf import shelf
+    found = shelf()
+    if as_json: print(json.dumps(list(found), indent=1)); return
+    for one in found:
+        part = f', encoded {one.encoded/one.passages:.0%}' if one.encoded < one.passages else ''
+        missing = '  (no longer there)' if one.missing else ''
+        print(f'{one.bytes/1e6:8.1f} MB  {one.notebooks:5} notebooks, {one.passages:6} passages{part}  '
+              + printable(', '.join(one.paths) or one.file) + missing)
+    if not found: say('Nothing is stored.')
 
 # %% ../nbs/08_cli.ipynb #8613ad77
 @app.command(epilog='Example: semsearch status nbs')
-def status(paths:Paths=None, as_json:AsJson=False, model:Model=None, index:IndexFile=None):
-    "Say what is indexed, where, and what was skipped."
+def status(paths:Paths=None, as_json:AsJson=False, model:Model=None, index:IndexFile=None,
+    everything:Annotated[bool, typer.Option('--all', help='Every index in the cache folder.')]=False,
+):
+    "Say what is indexed, where, how much is encoded, and what was skipped."
+    if everything: return show_shelf(as_json)
     notebooks = make_search(paths, model=model, index=index)
     with in_one_line(RuntimeError): found = notebooks.index.status()
     if as_json:
         found.errors = [dict(path=path, reason=reason) for path,reason in found.errors]
         print(json.dumps(found, indent=1)); return
-    print(f'{found.notebooks} notebooks, {found.passages} passages, {found.bytes/1e6:.1f} MB')
+    part = f', encoded {found.encoded/found.passages:.0%}' if found.encoded < found.passages else ''
+    print(f'{found.notebooks} notebooks, {found.passages} passages{part}, {found.bytes/1e6:.1f} MB')
     print(printable(f'{found.file}\nmodel {found.model} ({found.revision})'))
     for path,reason in found.errors: print(printable(f'skipped {path}: {reason}'))
+
+# %% ../nbs/08_cli.ipynb #6f88dc94
+def check_worker(
+    file, # an index file
+)->tuple: # what, is it well, what was found or what to do
+    "Look whether the rest of an index can be encoded in the background"
+    from semsearch.behind import allowed_behind, alone, last_words
+    if not allowed_behind(): return 'background',True,'switched off by SEMSEARCH_BACKGROUND'
+    if not file.exists(): return 'background',True,'nothing to encode'
+    try:
+        with alone(file): words = last_words(file)
+    except TimeoutError: return 'background',True,'encoding now'
+    except OSError as error: return 'background',False,f'cannot write beside {file}: {error.strerror or error}'
+    return 'background',not words,f'{words}. Then run: semsearch index' if words else 'idle' 
 
 # %% ../nbs/08_cli.ipynb #357e5aff
 def check_packages(): # iterator over (what, is it well, what was found or what to do)
@@ -316,6 +376,7 @@ def check_index(
     from semsearch.store import IndexFileError, cache_folder, clear_errors, index_file, open_index
     if str(index).startswith('milvus:'): yield 'index',*check_place(index); return
     file = Path(index or index_file(paths, Encoder().name))
+    yield check_worker(file)
     if not file.exists(): yield 'index',True,f'none yet; a search makes {file}'; return
     try:
         with clear_errors(file): found = open_index(file).pragma('integrity_check')

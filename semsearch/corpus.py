@@ -71,9 +71,12 @@ def put(self:NotebookIndex,
 ):
     "Put notebooks in the place of their old versions, in one transaction"
     with self.db:
+        self.next_edition()
         for one in notebooks:
             vectors = [np.asarray(vector, np.float16).tobytes() for vector in one.vectors]
-            self.db.executemany('insert or ignore into vectors values(?,?)', zip(one.passages.attrgot('hash'), vectors))
+            rows = L(zip(one.passages.attrgot('hash'), vectors))
+            self.db.executemany('insert or ignore into vectors values(?,?,1,0)', rows)
+            self.db.executemany('update vectors set vector=?2,real=1 where hash=?1 and not real', rows)
             self.store(one.path, one.stamp, one.digest, one.passages, one.error and NotebookError(one.path, *one.error))
 
 # %% ../nbs/11a_corpus.ipynb #f0628d70
@@ -118,7 +121,8 @@ def export_index(
     index:NotebookIndex, # of either kind
     file, # the Parquet file to write
 )->int: # how many notebooks are in it; raises FileExistsError rather than overwrite what is something else
-    "Write all that an index holds into a file, which is there as a whole or not at all"
+    "Write all that an index holds into a file, which is there as a whole or not at all; what is not encoded is, first"
+    index.encode()
     schema,count,part = columns(model_row(index)),0,Path(f'{file}.part')
     from pyarrow.parquet import ParquetWriter
     if Path(file).suffix == '.ipynb' or first_bytes(file) not in (b'', b'PAR1'):

@@ -7,7 +7,7 @@ Docs: https://semsearch.github.io/semsearch/encoder.html.md"""
 # %% auto #0
 __all__ = ['embedded_name', 'embedded_sha256', 'sha256_of', 'check_sha256', 'quiet', 'ModelError', 'check_no_pickles',
            'load_model', 'load_encoder', 'is_embedded', 'token_batches', 'give_back', 'on_all_cores', 'fastest_seconds',
-           'half_pays', 'Encoder', 'weights_digest', 'settings_of']
+           'half_pays', 'Encoder', 'weights_digest', 'settings_of', 'sharing_weights']
 
 # %% ../nbs/01b_encoder.ipynb #f3d84d93
 import copy, ctypes, hashlib, os, sys, time, warnings
@@ -300,3 +300,18 @@ def room(self:Encoder)->int: # 16 at least
     if is_embedded(self.model): return 254
     prompts = [len(ids) for ids in self.tokenize([*self.full.prompts.values(), ''])]
     return max(16, (self.full.max_seq_length or 512) - 2 - max(prompts))
+
+# %% ../nbs/01b_encoder.ipynb #899d79e7
+def sharing_weights(
+    model, # a torch module
+): # another one, with the same parameters in memory
+    "Copy all of a model but its weights"
+    shared = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+
+@patch
+def twin(self:Encoder)->Encoder:
+    "The same encoder for another thread"
+    other = Encoder(self.model, self.device, self.half, self.truncate_dim)
+    other.full = sharing_weights(self.full)
+    return other

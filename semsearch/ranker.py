@@ -303,8 +303,22 @@ class SharedLateRanker(LateInteractionRanker):
         **kwargs # remember and cache, as in LateInteractionRanker
     ):
         super().__init__(model, **kwargs)
-        self.first = reader
+        self.first,self.learned = reader,{} # learned: {text: its vector} of texts read since they were last taken
     @cached_property
     def fast(self):
         from semsearch.reader import FromHalfway
-        return FromHalfway(self.reader.fast[0].model, self.first.fast[0])
+        return FromHalfway(self.reader.fast[0].model, self.first.fast[0], self.learn)
+
+# %% ../nbs/03_ranker.ipynb #2374ecb2
+@patch
+def take_learned(self:SharedLateRanker)->dict: # {text: (dim,) float32, unit length}
+    "The encoder's vectors of what was read since the last call"
+    found,self.learned = self.learned,{}
+    return found
+
+@patch
+def learn(self:SharedLateRanker,
+    vectors:dict, # {text: (dim,) float32, unit length}
+):
+    "Keep vectors until they are taken, those of the last passages"
+    self.learned = {**dict(list(self.learned.items())[-self.remember:]), **vectors}

@@ -225,6 +225,7 @@ class FromHalfway:
     def __init__(self,
         bert, # the encoder that the reader was made of, as it was
         reader:PairReader, # whose first layers were not changed; raises ValueError if they were
+        learned=lambda vectors: None, # called with {text: vector}, what the encoder itself would have said of each
     ):
         if reader.frozen < reader.apart: raise ValueError("The reader's first layers are no longer the encoder's")
         store_attr()
@@ -236,7 +237,10 @@ class FromHalfway:
         hidden,mask = self.reader.read_all(texts)
         visible,rest = mask[:,None,None].expand(-1, 1, mask.shape[1], -1),self.bert.encoder.layer[self.reader.apart:]
         hidden = self.reader.run(hidden.to(self.bert.embeddings.LayerNorm.weight), visible, rest)
-        return [F.normalize(vectors[here], dim=-1) for vectors,here in zip(hidden, mask)]
+        tokens = [vectors[here] for vectors,here in zip(hidden, mask)]
+        means = F.normalize(torch.stack([one.float().mean(0) for one in tokens]), dim=-1)
+        self.learned(dict(zip(texts, means.cpu().numpy())))
+        return [F.normalize(one, dim=-1) for one in tokens]
 
 # %% ../nbs/02a_reader.ipynb #5accd999
 @patch

@@ -17,7 +17,7 @@ from .encoder import Encoder, ModelError
 from .index import NotebookIndex
 from .milvus import (batched, build_defaults, clear_answers, connect, make_notebooks, make_passages,
                               most_bytes, notebook_key, passage_keys, passage_row, preset, probe_defaults, quoted)
-from .store import IndexFileError, check_path, index_file
+from .store import IndexFileError, batches, check_path, index_file
 
 # %% ../nbs/10c_remote.ipynb #0f7cf418
 def index_settings(
@@ -257,6 +257,25 @@ def tidy(self:MilvusStore,
 def untidy(self:MilvusStore)->bool:
     "Has anything been written since it was last cleared away?"
     return self.written
+
+# %% ../nbs/10c_remote.ipynb #6edf7b43
+@patch
+def encode(self:MilvusStore, *args, **kwargs)->int:
+    "Nothing: all that is stored has its real vectors"
+    return 0
+
+@patch
+def write_all(self:MilvusStore, rows, files, progress)->int:
+    "Encode and store notebooks, batch by batch; how many texts were encoded"
+    return sum(batches(rows, 512).map(self.write_batch, files=files, progress=progress))
+
+@patch
+def encoded(self:MilvusStore)->float: # 1
+    "The share of the passages that have their real vectors"
+    return 1.
+
+@patch
+def want(self:MilvusStore, hits): "Nothing is left to encode"
 
 # %% ../nbs/10c_remote.ipynb #a58cf09a
 @patch

@@ -145,6 +145,7 @@ def search(self:MilvusIndex,
     top_k:int=10, # how many hits at most
     mode:str='hybrid', # hybrid, dense or bm25
     refresh:bool=True, # bring the index up to date first
+    encode:bool=True, # there is nothing else: new notebooks are encoded before they are stored
     **filters # glob, cell_type, language, exported, error and since, as in condition
 )->Hits: # best first; raises ValueError for an empty query, top_k below 1, or another mode
     "Find the passages that are nearest to a query"
@@ -247,7 +248,7 @@ def status(self:MilvusIndex
     files = [] if '://' in self.uri else [path for path in Path(self.uri).expanduser().rglob('*') if path.is_file()]
     passages = self.ask('query', filter=self.mine, output_fields=['count(*)'])[0]['count(*)']
     return AttrDict(file=self.file, bytes=sum(path.stat().st_size for path in files), model=self.info['model'],
-                    revision=self.info['revision'], notebooks=len(self.notebooks()), passages=passages,
+                    revision=self.info['revision'], notebooks=len(self.notebooks()), passages=passages, encoded=passages,
                     errors=self.errors())
 
 # %% ../nbs/11_scale.ipynb #c6f5aae2

@@ -8,11 +8,13 @@ Docs: https://semsearch.github.io/semsearch/search.html.md"""
 __all__ = ['late_and_reader', 'rerank_share', 'NotebookSearch', 'load_ranker', 'search', 'same_words', 'cited', 'Context']
 
 # %% ../nbs/04_search.ipynb #71a13b83
-import os
+import os, warnings
+from contextlib import nullcontext
 import numpy as np
 from fastcore.basics import patch
 from fastcore.foundation import L
 from .core import Hit, Hits, Passage, heading_path
+from .behind import allowed_behind, behind_of
 from .cache import open_cache
 from .encoder import is_embedded
 from .index import best, check_query, notebook_index
@@ -32,6 +34,7 @@ class NotebookSearch:
     ):
         self.index = notebook_index(paths, model, index, **kwargs)
         self.ranker = load_ranker(ranker, self.index.encoder, cache)
+        self.goes_on = True # does it encode the rest of the folder behind its answers?
 
 # %% ../nbs/04_search.ipynb #94c34b01
 late_and_reader = .25,.75 # their weights in the built-in second stage
@@ -67,7 +70,31 @@ def rerank(self:NotebookSearch,
     order = best(blend, len(hits)).tolist() if hits else []
     parts['rerank'] = closer
     def scores(i): return dict(hits[i].scores, **{name: float(part[i]) for name,part in parts.items()})
-    return Hits([Hit(hits[i].passage, float(blend[i]), rank, scores(i)) for rank,i in enumerate(order, 1)], query=query)
+    found = [Hit(hits[i].passage, float(blend[i]), rank, scores(i)) for rank,i in enumerate(order, 1)]
+    return hits._new(found)
+
+# %% ../nbs/04_search.ipynb #000dc3cf
+@patch
+def must_encode(self:NotebookSearch,
+    mode:str, # of the search that is to come
+)->bool:
+    "Return True if new passages need their real vectors before the search"
+    return self.index.file == ':memory:' or (mode == 'dense' and self.index.table is None)
+
+@patch
+def learn(self:NotebookSearch,
+    hits:Hits, # that the second stage has read, or only looked through
+    read:bool, # has it?
+):
+    "Keep the vectors that reading made, and note what may be read next; an index that cannot be written stays as it is"
+    found = [ranker.take_learned() for ranker in getattr(self.ranker, 'rankers', {}).values()
+             if hasattr(ranker, 'take_learned')]
+    if hits.encoded == 1: return
+    vectors = {hit.hash: texts[hit.embed_text] for texts in found for hit in hits if hit.embed_text in texts}
+    try:
+        if vectors: self.index.keep(vectors)
+        elif not read: self.index.want(hits)
+    except IndexFileError as error: warnings.warn(f'What was read is not kept: {error}')
 
 # %% ../nbs/04_search.ipynb #272019f5
 @patch
@@ -85,14 +112,18 @@ def __call__(self:NotebookSearch,
 )->Hits: # best first; raises ValueError for an empty query or top_k below 1
     "Find the passages that answer a query"
     query = check_query(query, top_k)
-    wanted = max(top_k, candidates) if rerank or group else top_k
-    hits = self.index.search(query, wanted, mode, refresh, **filters)
-    if rerank: hits = self.rerank(query, hits)
-    if group: hits = hits.notebooks()
-    kept = hits.filter(lambda hit: hit.score >= threshold)[:top_k]
-    if hits and not kept: kept.nearest = hits[0]
-    kept.around = self.around
-    return self.explain(kept) if explain else kept
+    wanted,behind = max(top_k, candidates) if rerank or group else top_k,behind_of(self.index)
+    with behind.asking() if behind else nullcontext():
+        hits = self.index.search(query, wanted, mode, refresh, self.must_encode(mode), **filters)
+        if rerank: hits = self.rerank(query, hits)
+        self.learn(hits, read=rerank)
+        if group: hits = hits.notebooks()
+        kept = hits.filter(lambda hit: hit.score >= threshold)[:top_k]
+        if hits and not kept: kept.nearest = hits[0]
+        kept.around = self.around
+        if explain: self.explain(kept)
+    if kept.encoded < 1 and behind and self.goes_on and allowed_behind(): behind.start()
+    return kept
 
 # %% ../nbs/04_search.ipynb #c17344f7
 @patch

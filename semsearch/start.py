@@ -96,6 +96,7 @@ def quick_search(
     "Open a search that is soon there"
     found = NotebookSearch(index=notebook_index(paths, encoder := LightEncoder(), index, **kwargs), cache=cache)
     encoder.loading # from now on
+    found.goes_on = False # a command is soon over: a worker does the rest
     if rerank:
         reader = LightReader(encoder, cache=cache)
         found.ranker = MeanRanker(dict(late=LightLate(encoder, reader, cache=cache), reader=reader), late_and_reader)

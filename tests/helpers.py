@@ -92,10 +92,11 @@ def content(file):
         return AttrDict(passages=sorted(db.execute(f'select {",".join(columns)} from passages'), key=repr),
                         notebooks=sorted(db.execute('select path,digest,kind,reason from notebooks'), key=repr),
                         terms=sorted(db.execute('select term,doc,cnt from terms')),
-                        vectors=dict(db.execute('select hash,vector from vectors')))
+                        vectors=dict(db.execute('select hash,vector from vectors')),
+                        real=dict(db.execute('select hash,real from vectors')))
 
 def check_same(mine, theirs):
-    for part in ('notebooks', 'passages', 'terms'): assert mine[part] == theirs[part], part
+    for part in ('notebooks', 'passages', 'terms', 'real'): assert mine[part] == theirs[part], part
     assert mine.vectors.keys() == theirs.vectors.keys()
     def numbers(found, key): return np.frombuffer(found.vectors[key], np.float16)
     for key in mine.vectors: np.testing.assert_allclose(numbers(mine, key), numbers(theirs, key), atol=2e-3)

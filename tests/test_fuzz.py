@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest, torch
 from safetensors.torch import load_file
 from helpers import content, make_notebooks, modes, opened, soak, words, write
+from semsearch.table import load_table, weights
 from semsearch.compare import QuerySetError, load_queries
 from semsearch.core import printable
 from semsearch.encoder import ModelError, load_encoder, load_model
@@ -131,11 +132,11 @@ class Trap:
     def __init__(self, mark): self.mark = mark
     def __reduce__(self): return os.mkdir, (str(self.mark),)
 
-def spoiled(source, folder, how):
+def spoiled(source, folder, how, name='*.safetensors'):
     "A copy of a model whose weights somebody touched"
     source = Path(source)
     shutil.copytree(source, folder)
-    weights = next(folder.glob('*.safetensors'))
+    weights = next(folder.glob(name))
     data = weights.read_bytes()
     if how == 'cut': weights.write_bytes(data[:len(data)//2])
     if how == 'empty': weights.write_bytes(b'')
@@ -194,12 +195,14 @@ def test_a_part_with_a_pickle_beside_its_safetensors_is_read_from_these(tmp_path
 @pytest.mark.parametrize('how', [*hows, 'flipped'])
 def test_weights_that_come_with_us_are_the_published_ones(tmp_path, monkeypatch, how):
     "One bit is enough"
-    reader = spoiled(Path(load_reader.__globals__['__file__']).parent/'weights', tmp_path/'reader', how)
-    with pytest.raises(ModelError, match=str(reader)): load_reader(reader)
+    for name,load in (('reader', load_reader), ('table', load_table)):
+        folder = spoiled(weights, tmp_path/name, how, f'{name}.safetensors')
+        with pytest.raises(ModelError, match=str(folder)): load(folder)
+        assert not (folder/'ran').exists()
     embedded = spoiled(embedded_folder(), tmp_path/'embedded', how)
     monkeypatch.setattr('semsearch.encoder.embedded_folder', lambda: embedded)
     with pytest.raises((ValueError, OSError), match=str(embedded)): load_encoder()
-    assert not (reader/'ran').exists() and not (embedded/'ran').exists()
+    assert not (embedded/'ran').exists()
 
 def test_a_model_of_code_is_refused(tmp_path, model):
     "A folder that asks for its own code to be run"

@@ -79,7 +79,7 @@ def story(folder, encoder, file, disk, monkeypatch):
             if self.file == str(file): state(self)
             return found
         monkeypatch.setattr(NotebookIndex, name, step)
-    for name in ('write_batch', 'tidy'): noted(name)
+    for name in ('write_batch', 'tidy', 'keep'): noted(name)
     for i in range(4):
         with opened(folder, encoder, file) as index:
             state(index)

@@ -336,7 +336,7 @@ def test_the_command_line_takes_a_place(folder, tmp_path, monkeypatch):
     assert done.exit_code == 0 and not done.stderr and 'sort' in json.loads(done.stdout)[0]['text']
     done = run('doctor', folder, '--index', place)
     assert done.exit_code == 0 and 'passages' in done.stdout.splitlines()[-1]
-    assert 'Emptied' in run('clear', folder, '--index', place).stderr
+    assert 'Removed' in run('clear', folder, '--index', place).stderr
     done = run('x', folder, '--index', f'milvus:http://127.0.0.1:{free_port()}')
     assert done.exit_code == 2 and len(done.stderr.strip().splitlines()) == 1
 
