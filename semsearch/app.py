@@ -108,8 +108,9 @@ def keep_up(self:Desk)->Future: # of None; done when the index is as the folder 
     "Bring the index up to date, behind the readers"
     def refresh(notebooks):
         try:
-            notebooks.index.update(encode=not behind_of(notebooks.index))
-            if notebooks.index.encoded() < 1 and allowed_behind(): behind_of(notebooks.index).start()
+            behind = behind_of(notebooks.index) if allowed_behind() else None
+            notebooks.index.update(encode=not behind)
+            if behind and notebooks.index.encoded() < 1: behind.start()
             self.trouble = ''
         except Exception as error: self.trouble = printable(str(error))
         self.updated = time.monotonic()

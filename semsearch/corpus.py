@@ -70,7 +70,7 @@ def put(self:NotebookIndex,
     notebooks, # of stored
 ):
     "Put notebooks in the place of their old versions, in one transaction"
-    with self.db:
+    with self.writing():
         self.next_edition()
         for one in notebooks:
             vectors = [np.asarray(vector, np.float16).tobytes() for vector in one.vectors]

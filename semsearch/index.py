@@ -300,8 +300,7 @@ def want(self:NotebookIndex,
     hits, # Hits, whose passages are to be encoded before others
 ):
     "Note what somebody may look at next"
-    with self.db:
-        self.claim()
+    with self.writing():
         now = 1 + (self.db.execute('select max(moment) from vectors where not real').get or 0)
         self.db.executemany('update vectors set moment=? where hash=? and not real', [(now, hit.hash) for hit in hits])
 

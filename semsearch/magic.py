@@ -33,7 +33,8 @@ def refreshed(
 ): # the report of the update
     "Bring the index up to date, with a progress bar if there is something to do"
     todo = notebooks.index.changes()
-    return notebooks.index.update(show_progress_bar=bool(todo.stale or todo.gone))
+    at_once = notebooks.must_encode('hybrid')
+    return notebooks.index.update(show_progress_bar=bool(todo.stale or todo.gone), encode=at_once)
 
 # %% ../nbs/08a_magic.ipynb #0886f2b3
 @magic_arguments('%semsearch')

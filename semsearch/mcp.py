@@ -125,6 +125,8 @@ def search(self:Tools,
     notice,filters = self.fresh(),dict(glob=glob, cell_type=cell_type, language=language, since=since)
     filters = {name: value for name,value in filters.items() if value}
     hits = self.ask(self.desk.search(query, min(top_k, 50), closely=True, **filters))
+    part = f'[encoded {hits.encoded:.0%}: what is said in other words than the query may be missed for now]'
+    notice = '\n'.join(filter(None, [notice, part if hits.encoded < 1 else '']))
     return cite_all(self.encoder, hits, max_tokens, notice)
 
 # %% ../nbs/10_mcp.ipynb #9eb3f35d
@@ -163,7 +165,8 @@ def similar(self:Tools,
 def status(self:Tools)->str: # a few lines
     "Say what is searched: folders, number of notebooks and passages, and notebooks that could not be read."
     notice,found = self.fresh(),self.ask(self.desk.quick.submit(lambda notebooks: notebooks.index.status()))
-    lines = [f"{found.notebooks} notebooks, {found.passages} passages in {', '.join(self.desk.index.paths)}",
+    part = f', encoded {found.encoded/found.passages:.0%}' if found.encoded < found.passages else ''
+    lines = [f"{found.notebooks} notebooks, {found.passages} passages{part} in {', '.join(self.desk.index.paths)}",
              f'model: {found.model}',
              *found.errors[:20].map(lambda error: f'skipped {self.desk.index.shown(error[0])}: {error[1]}'),
              f'… and {len(found.errors)-20} more skipped' if len(found.errors) > 20 else '', notice]

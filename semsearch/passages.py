@@ -7,10 +7,11 @@ Docs: https://semsearch.github.io/semsearch/passages.html.md"""
 # %% auto #0
 __all__ = ['quiet_name', 'clean_code', 'cell_facts', 'cell_parts', 'sections', 'split_after', 'definitions', 'embedded_folder',
            'embedded_tokenizer', 'tokenize', 'cutters', 'cut', 'fit', 'pack', 'split_section', 'make_passage', 'scoped',
-           'ahead', 'tokenize_once', 'texts_of', 'split_groups', 'split_notebook']
+           'ahead', 'tokenize_once', 'texts_of', 'Cut', 'split_groups', 'split_notebook']
 
 # %% ../nbs/00b_passages.ipynb #ac5fa931
 import ast, importlib.util, re, warnings
+from array import array
 from bisect import bisect_right
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -140,8 +141,8 @@ def cut(
     "Cut `text` only as finely as needed for every piece to fit"
     if len(stops) <= budget: return [(text, len(stops))]
     if not cuts:
-        edges = [0, *stops[budget-1:-1:budget], len(text)]
-        return [(text[start:end], budget) for start,end in zip(edges, edges[1:])]
+        edges,left = [0, *stops[budget-1:-1:budget], len(text)],range(len(stops), 0, -budget)
+        return [(text[start:end], min(budget, size)) for start,end,size in zip(edges, edges[1:], left)]
     parts = cuts[0](text)
     starts = [0, *accumulate(map(len, parts))]
     marks = [bisect_right(stops, start) for start in starts]
@@ -154,11 +155,13 @@ def fit(
     text:str, # what to cut
     tokens, # its tokenizers.Encoding
     budget:int, # tokens a piece may have
-)->list: # of ((cell, piece), tokens)
+)->list: # of ((cell, piece, array of its tokens' numbers), how many)
     "Cut one piece of a section, if it has to be cut"
-    if len(tokens) <= budget: return [((cell, text), len(tokens))]
-    stops = [end for _,end in tokens.offsets]
-    return [((cell, piece), size) for piece,size in cut(text, stops, budget, cutters(cell.cell_type))]
+    ids = array('I', tokens.ids)
+    if len(ids) <= budget: return [((cell, text, ids), len(ids))]
+    pieces = cut(text, [end for _,end in tokens.offsets], budget, cutters(cell.cell_type))
+    ends = accumulate(size for _,size in pieces)
+    return [((cell, piece, ids[end-size:end]), size) for (piece,size),end in zip(pieces, ends)]
 
 # %% ../nbs/00b_passages.ipynb #b32507d9
 def pack(
@@ -179,13 +182,15 @@ def split_section(
     pieces:list, # of (Cell, text)
     tokens, # iterator over the encodings of the heading path, and then of each piece
     max_tokens:int, # that the encoder reads, its two special tokens and the headings included
-)->list: # of Passage
+)->list: # of (Passage, array of its tokens' numbers)
     "Cut one section into passages that fit"
     whole = Passage(notebook.path, notebook.title, heads, 0, '', '', '', 0, notebook.facts)
-    budget = max(16, max_tokens - 2 - len(next(tokens)))
+    head = array('I', next(tokens).ids)
+    budget = max(16, max_tokens - 2 - len(head))
     fitting = [piece for cell,text in pieces for piece in fit(cell, text, next(tokens), budget)]
-    return [make_passage(whole, [piece for piece,_ in group]) for group in pack(fitting, budget)
-            if any(piece.strip() for (_,piece),_ in group)]
+    groups = pack(fitting, budget).map(lambda group: [piece for piece,_ in group])
+    return [(make_passage(whole, [(cell, text) for cell,text,_ in group]), sum((ids for _,_,ids in group), head))
+            for group in groups if any(text.strip() for _,text,_ in group)]
 
 # %% ../nbs/00b_passages.ipynb #a1117971
 def make_passage(
@@ -250,20 +255,31 @@ def texts_of(
     def place(headings): return heading_path(Passage(notebook.path, notebook.title, headings, 0, '', '', '', 0))
     return found.map(lambda section: [place(section[0]), *(text for _,text in section[1])]).concat()
 
+# %% ../nbs/00b_passages.ipynb #55275a0c
+class Cut(L):
+    "An `L` of the passages of a notebook that knows the tokens of each"
+    def __init__(self, items=None, *rest,
+        tokens=None, # arrays of numbers, one for each passage
+        **kwargs
+    ):
+        super().__init__(items, *rest, **kwargs)
+        self.tokens = tokens
+
 # %% ../nbs/00b_passages.ipynb #ac4e8cc5
 def split_groups(
     groups, # iterable of lists of Notebook; a NotebookError in its place passes through
     max_tokens:int=160, # that a model reads for one passage, its place included
     tokenize=tokenize, # function from texts to their tokenizers.Encoding, in the encoder's own tokens
     scope:str='source', # what to search: source, output or all
-): # iterator over L, one for each group: of L of Passage, one for each notebook
+): # iterator over L, one for each group: of Cut, one for each notebook
     "Cut groups of notebooks into passages, none of them too long to be read whole"
     def prepare(notebooks):
         found = L(notebooks).map(lambda nb: (nb, L() if isinstance(nb, NotebookError) else scoped(nb, scope)))
         return found,found.map(lambda o: texts_of(*o)).concat()
     def finish(nb, found):
         if isinstance(nb, NotebookError): return nb
-        return found.map(lambda section: split_section(nb, *section, tokens, max_tokens)).concat()
+        pairs = found.map(lambda section: split_section(nb, *section, tokens, max_tokens)).concat()
+        return Cut(pairs.itemgot(0), tokens=pairs.itemgot(1))
     for group,tokens in ahead(partial(tokenize_once, tokenize=tokenize), map(prepare, groups)):
         tokens = iter(tokens)
         yield group.map(lambda o: finish(*o))

@@ -6,13 +6,13 @@ Docs: https://semsearch.github.io/semsearch/store.html.md"""
 
 # %% auto #0
 __all__ = ['application_id', 'format_version', 'schema', 'upgrades', 'inner_words', 'passing', 'columns', 'empty', 'static',
-           'real', 'IndexFileError', 'damaged', 'unwritable', 'clear_errors', 'safely', 'make_tables', 'open_database',
-           'open_index', 'owner_of', 'empty_database', 'remove_database', 'word_terms', 'cache_folder', 'index_file',
-           'check_path', 'NotebookStore', 'file_stamp', 'file_digest', 'lenders', 'batches', 'new_texts', 'row_passage',
-           'told', 'read_matrix']
+           'real', 'IndexFileError', 'damaged', 'unwritable', 'clear_errors', 'safely', 'make_tables', 'place_of',
+           'connected', 'open_database', 'open_index', 'owner_of', 'empty_database', 'remove_database', 'word_terms',
+           'cache_folder', 'index_file', 'check_path', 'NotebookStore', 'file_stamp', 'file_digest', 'lenders',
+           'batches', 'hashed', 'row_passage', 'no_collector', 'told', 'read_matrix']
 
 # %% ../nbs/01c_store.ipynb #ee9bf812
-import glob, hashlib, json, os, re, time
+import gc, glob, hashlib, json, os, re, time
 from collections import deque
 from contextlib import closing, contextmanager, suppress
 from functools import wraps
@@ -26,7 +26,6 @@ from .core import Passage, printable, text_hash
 from .encoder import Encoder, ModelError, sha256_of
 from .loader import find_notebooks, split_all
 from .notebook import NotebookError, largest, text_name
-from .passages import ahead
 from .table import table_for
 
 # %% ../nbs/01c_store.ipynb #3d47f616
@@ -115,9 +114,29 @@ def make_tables(
         f'{file} has format {format}, and this version reads {version}. Make it again with --rebuild.')
 
 # %% ../nbs/01c_store.ipynb #3a13f0ea
-def open_database(
+def place_of(
+    file, # any file
+)->tuple: # its device and number, or None if it is not there
+    "What tells a file from another one of its name"
+    try: return (info := os.stat(file)).st_dev,info.st_ino
+    except OSError: return None
+
+def connected(
     file, # a path, or ':memory:'
     *kind, # owner, version, schema and upgrades, as in make_tables; none: a file that is there is taken as it is
+): # an apsw.Connection; raises apsw.ReadOnlyError if the file was removed meanwhile
+    "Connect to a database, and see to its tables"
+    import apsw
+    db = apsw.Connection(str(file), apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if kind else 0))
+    db.set_busy_timeout(60_000); db.transaction_mode = 'IMMEDIATE'
+    if not kind: return db
+    with db: make_tables(db, file, *kind)
+    with suppress(apsw.BusyError): db.pragma('journal_mode', 'wal') # whoever is in the way is doing the same
+    return db
+
+def open_database(
+    file, # a path, or ':memory:'
+    *kind, # as in connected
 ): # an apsw.Connection; raises IndexFileError if the file is not ours
     "Open a database of one kind, and make it if it is not there"
     import apsw
@@ -125,12 +144,11 @@ def open_database(
     try: str(file) == ':memory:' or not kind or Path(file).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error: raise unwritable(file, error.strerror) from error
     with clear_errors(file):
-        db = apsw.Connection(str(file), apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if kind else 0))
-        db.set_busy_timeout(60_000); db.transaction_mode = 'IMMEDIATE'
-        if not kind: return db
-        with db: make_tables(db, file, *kind)
-        with suppress(apsw.BusyError): db.pragma('journal_mode', 'wal') # whoever is in the way is doing the same
-    return db
+        while True:
+            place = place_of(file)
+            try: return connected(file, *kind)
+            except apsw.ReadOnlyError:
+                if place_of(file) == place: raise
 
 # %% ../nbs/01c_store.ipynb #0ff7f5e5
 def open_index(
@@ -178,9 +196,10 @@ def remove_database(
     import apsw
     empty_database(file)
     with closing(apsw.Connection(str(file))) as db:
-        try: last = db.pragma('journal_mode', 'delete') == 'delete' # SQLite gives up the log for the last one only
+        try:
+            last = db.pragma('journal_mode', 'delete') == 'delete' # SQLite gives up the log for the last one only
+            if last: db.execute('begin exclusive'); os.unlink(file)
         except apsw.Error: last = False
-    if last: os.unlink(file)
     return last
 
 # %% ../nbs/01c_store.ipynb #d652d58e
@@ -242,8 +261,22 @@ class NotebookStore:
         self.max_tokens = min(max_tokens, self.encoder.room)
         self.made_with = dict(model=self.encoder.name, revision=self.encoder.revision, max_tokens=str(self.max_tokens))
         self.file,self.table = str(index or index_file(self.paths, self.encoder.name, **kwargs)),table_for(self.encoder)
-        self.db,self.loaded = open_index(self.file) if self.paths else open_database(self.file),None
+        self.reopen()
         with clear_errors(self.file): self.claim()
+
+# %% ../nbs/01c_store.ipynb #8de03801
+@patch
+def reopen(self:NotebookStore):
+    "Open the file, or make it if there are paths to follow"
+    self.db,self.loaded = open_index(self.file) if self.paths else open_database(self.file),None
+    self.place = place_of(self.file)
+
+@patch
+@contextmanager
+def writing(self:NotebookStore):
+    "A transaction that writes, in the file that is there now"
+    if place_of(self.file) != self.place: self.db.close(); self.reopen()
+    with self.db: self.claim(); yield
 
 # %% ../nbs/01c_store.ipynb #32347e46
 @patch
@@ -347,15 +380,16 @@ def store(self:NotebookStore,
     digest:str, # of the file's bytes
     passages, # of Passage; empty for a notebook that was skipped
     error=None, # the NotebookError, if it was
+    hashes=None, # of the passages, if they are known
 ):
     "Put a notebook's passages in the place of its old ones; call it inside a transaction"
     self.forget(path)
     self.db.execute('insert into notebooks values(?,?,?,?,?,?,?)', (path, *stamp, digest,
                     *((error.kind, error.reason) if error else (None, None))))
-    first = 1 + (self.db.execute('select max(id) from passages').get or 0)
+    first,hashes = 1 + (self.db.execute('select max(id) from passages').get or 0),hashes or [p.hash for p in passages]
     self.db.executemany('insert into passages values(?,?,?,?,?,?,?,?,?,?,?)', (
         (i, path, p.title, json.dumps(p.headings), p.cell_index, p.cell_id, p.cell_type, p.text, p.cell_end,
-         json.dumps(p.facts), p.hash) for i,p in enumerate(passages, first)))
+         json.dumps(p.facts), key) for i,(p,key) in enumerate(zip(passages, hashes), first)))
     self.db.executemany('insert into words(rowid,text) values(?,?)', (
         (i, ' '.join(word_terms('\n'.join([p.title, *p.headings, p.text])))) for i,p in enumerate(passages, first)))
 
@@ -364,9 +398,9 @@ def store(self:NotebookStore,
 def unknown(self:NotebookStore,
     hashes, # of passages
 )->L: # those that have no vector yet, each once
-    "Which texts were never encoded?"
+    "Which texts have no vector?"
     known = 'select count(*) from vectors where hash=?'
-    return L(hashes).unique().filter(lambda key: not self.db.execute(known, (key,)).get)
+    return L(list(hashes)).unique().filter(lambda key: not self.db.execute(known, (key,)).get)
 
 # %% ../nbs/01c_store.ipynb #b0440e01
 def lenders(
@@ -375,8 +409,9 @@ def lenders(
 ): # iterator over apsw.Connection, newest file first
     "The other indexes in the cache folder whose vectors are in the same space"
     import apsw
-    def age(path): return -path.stat().st_mtime
-    for other in L(cache_folder().glob('*.db')).sorted(age):
+    others = L()
+    with suppress(OSError): others = L(cache_folder().glob('*.db')) # nobody may look there
+    for other in others.sorted(lambda path: file_stamp(path)[0] or 0, reverse=True):
         with suppress(apsw.Error, OSError, UnicodeDecodeError):
             if other.samefile(file): continue
             with closing(apsw.Connection(str(other), apsw.SQLITE_OPEN_READONLY)) as db:
@@ -401,20 +436,21 @@ def borrow(self:NotebookStore,
 # %% ../nbs/01c_store.ipynb #f5685255
 @patch
 def look_up(self:NotebookStore,
-    texts:dict, # {hash: text}
+    rows, # of (hash, text, numbers of its tokens or None)
 )->dict: # {hash: (vector as bytes, 0)}
     "A static vector for each text, or an empty one"
-    rows = self.table.encode(texts.values()).astype(np.float16) if self.table else np.zeros((len(texts), 0))
-    return {key: (row.tobytes(), 0) for key,row in zip(texts, rows)}
+    counted = all(tokens is not None for _,_,tokens in rows)
+    if self.table: found = self.table.encode([text for _,text,_ in rows], [ids for _,_,ids in rows] if counted else None)
+    else: found = np.zeros((len(rows), 0))
+    return {key: (row.tobytes(), 0) for (key,_,_),row in zip(rows, found.astype(np.float16))}
 
 @patch
-def borrow_new(self:NotebookStore,
-    texts:dict, # {hash: text}
-)->tuple: # {hash: (vector as bytes, 1)} from other indexes, and {hash: text} of those that nobody has
-    "The texts that have no vector yet"
-    new = self.unknown(list(texts))
-    real = self.borrow(new)
-    return {key: (vector, 1) for key,vector in real.items()},{key: texts[key] for key in new if key not in real}
+def first_vectors(self:NotebookStore,
+    rows, # of (hash, text, numbers of its tokens or None), of texts that have no vector yet
+)->dict: # {hash: (vector as bytes, is it real?)}
+    "The vectors that other indexes have, and static ones for the others"
+    real = {key: (vector, 1) for key,vector in self.borrow([key for key,_,_ in rows]).items()}
+    return {**self.look_up([row for row in rows if row[0] not in real]), **real}
 
 # %% ../nbs/01c_store.ipynb #3e3927f7
 @patch
@@ -435,7 +471,7 @@ def read_stale(self:NotebookStore,
 # %% ../nbs/01c_store.ipynb #65ff2b7a
 def batches(
     rows, # of (path, digest, passages, error)
-    size:int=2048, # passages, about; a batch ends at a notebook's end
+    size:int=8192, # passages, about; a batch ends at a notebook's end
 )->L: # of lists of rows
     "Group notebooks so that a batch is worth a transaction and cheap to lose"
     groups,count = [[]],0
@@ -445,12 +481,13 @@ def batches(
     return L(groups).filter(len)
 
 # %% ../nbs/01c_store.ipynb #d9a7f114
-def new_texts(
+def hashed(
     rows, # of (path, digest, passages, error)
-)->dict: # {hash: text}
+)->L: # of (hash, text, numbers of its tokens or None), one for each passage
     "What the models read of some notebooks"
-    texts = L(rows).itemgot(2).filter().concat().attrgot('embed_text')
-    return dict(zip(texts.map(text_hash), texts))
+    passages = L(rows).itemgot(2).filter()
+    texts,counted = passages.concat().attrgot('embed_text'),passages.map(lambda some: getattr(some, 'tokens', None) or [None]*len(some))
+    return texts.map(text_hash).zipwith(texts, counted.concat())
 
 # %% ../nbs/01c_store.ipynb #a1138299
 @patch
@@ -468,20 +505,22 @@ def edition(self:NotebookStore)->str:
 def write_batch(self:NotebookStore,
     rows, # of (path, digest, passages, error), from read_stale
     files:dict, # {path: stamp}
-    vectors=None, # {hash: (vector as bytes, is it real?)} of the new texts, if they were made already
-)->int: # how many passages were stored
+    known=(), # hashes of texts that have a vector
+)->L: # hashes of the passages that were stored
     "Store some notebooks in one transaction, with a first vector for each new text"
-    touch,texts = 'update notebooks set mtime=?,size=?,ctime=? where path=?',new_texts(rows)
-    with self.db:
-        self.claim()
-        real,rest = self.borrow_new({key: text for key,text in texts.items() if key not in (vectors or {})})
+    touch,texts = 'update notebooks set mtime=?,size=?,ctime=? where path=?',hashed(rows)
+    vectors = self.first_vectors(texts.filter(lambda row: row[0] not in known))
+    hashes = texts.itemgot(0)
+    stored = iter(hashes)
+    with self.writing():
+        lost = set(self.unknown(key for key in hashes if key not in vectors)) # cleared away meanwhile
+        vectors.update(self.first_vectors(texts.filter(lambda row: row[0] in lost)))
         self.next_edition()
-        self.db.executemany('insert or ignore into vectors values(?,?,?,0)',
-                            ((key, *vector) for key,vector in {**(vectors or {}), **real, **self.look_up(rest)}.items()))
+        self.db.executemany('insert or ignore into vectors values(?,?,?,0)', ((key, *row) for key,row in vectors.items()))
         for path,digest,passages,error in rows:
             if passages is None: self.db.execute(touch, (*files[path], path))
-            else: self.store(path, files[path], digest, passages, error)
-    return sum(len(passages) for _,_,passages,_ in rows if passages)
+            else: self.store(path, files[path], digest, passages, error, list(islice(stored, len(passages))))
+    return hashes
 
 @patch
 def write_all(self:NotebookStore,
@@ -489,12 +528,11 @@ def write_all(self:NotebookStore,
     files:dict, # {path: stamp}
     progress, # called with the number of passages stored
 )->int: # how many texts were encoded: none
-    "Store notebooks batch by batch, and look up the vectors of the next batch meanwhile"
-    def prepare(batch):
-        real,rest = self.borrow_new(new_texts(batch))
-        return (batch, real),rest
-    for (batch,real),static in ahead(self.look_up, map(prepare, batches(rows))):
-        progress(self.write_batch(batch, files, {**real, **static}))
+    "Store notebooks batch by batch"
+    known = {key for key, in self.db.execute('select hash from vectors')} if rows else set()
+    for batch in batches(rows):
+        hashes = self.write_batch(batch, files, known)
+        known.update(hashes); progress(len(hashes))
     return 0
 
 # %% ../nbs/01c_store.ipynb #fe1f5d8d
@@ -548,8 +586,7 @@ def keep(self:NotebookStore,
     if not np.isfinite(np.frombuffer(b''.join(row for row,_ in rows), np.float16)).all():
         raise ModelError(f'{self.encoder.name} returned vectors that are not numbers')
     put = 'update vectors set vector=?,real=1,moment=? where hash=? and not real'
-    with self.db:
-        self.claim()
+    with self.writing():
         now = 1 + (self.db.execute('select max(moment) from vectors where real').get or 0)
         self.db.executemany(put, [(row, now, key) for row,key in rows])
 
@@ -587,6 +624,15 @@ def encode(self:NotebookStore,
             done += self.encode_some([queue.popleft() for _ in range(min(size, len(queue)))], bar.update)
     return done
 
+# %% ../nbs/01c_store.ipynb #061d703c
+@contextmanager
+def no_collector():
+    "Keep the garbage collector from running"
+    was = gc.isenabled()
+    gc.disable()
+    try: yield
+    finally: was and gc.enable()
+
 # %% ../nbs/01c_store.ipynb #506ce6be
 @patch
 @safely
@@ -597,14 +643,14 @@ def update(self:NotebookStore,
     "Bring the index up to date with the folder"
     from tqdm import tqdm
     start = time.perf_counter()
-    self.claim()
-    todo = self.changes()
-    rows = self.read_stale(todo)
-    new = rows.filter(lambda row: row[2] is not None)
-    added,count = new.filter(lambda row: row[0] not in todo.known),sum(len(row[2]) for row in new)
-    with tqdm(total=count, desc='Storing', unit=' passages', leave=False,
-              disable=None if show_progress_bar is None else not show_progress_bar) as bar:
-        encoded = self.write_all(rows, todo.files, bar.update)
+    with self.writing(): pass # the file is there, and ours
+    todo,hidden = self.changes(),None if show_progress_bar is None else not show_progress_bar
+    with no_collector():
+        rows = self.read_stale(todo)
+        new = rows.filter(lambda row: row[2] is not None)
+        added,count = new.filter(lambda row: row[0] not in todo.known),sum(len(row[2]) for row in new)
+        with tqdm(total=count, desc='Storing', unit=' passages', leave=False, disable=hidden) as bar:
+            encoded = self.write_all(rows, todo.files, bar.update)
     if todo.gone or self.untidy(): self.tidy(todo.gone)
     read = time.perf_counter()-start
     if encode: encoded += self.encode(show_progress_bar)
@@ -637,8 +683,7 @@ def tidy(self:NotebookStore,
     gone, # absolute paths of notebooks that are no longer there
 ):
     "Drop notebooks that are gone, and vectors that no passage needs any more"
-    with self.db:
-        self.claim()
+    with self.writing():
         for path in gone: self.forget(path)
         if gone: self.next_edition()
         self.db.execute('delete from vectors where hash not in (select hash from passages)')

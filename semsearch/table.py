@@ -35,8 +35,10 @@ class TokenTable:
         return found/max(np.linalg.norm(found), 1e-12)
     def encode(self,
         texts, # strings
+        tokens=None, # lists of their tokens' numbers, if these were counted already
     )->np.ndarray: # (n, dim) float32, unit length
-        found = [self.vector(tokens.ids) for tokens in tokenize(texts)]
+        tokens = [found.ids for found in tokenize(texts)] if tokens is None else tokens
+        found = [self.vector(ids) for ids in tokens]
         return np.stack(found) if found else np.empty((0, self.vectors.shape[1]), np.float32)
 
 # %% ../nbs/01ba_table.ipynb #b5491a0f

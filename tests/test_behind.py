@@ -136,6 +136,21 @@ def test_a_cleared_and_refilled_file_is_not_taken_for_the_old_one(tmp_path, fold
         with opened(folder, encoder, tmp_path/'i.db') as theirs: theirs.update(); expected = ranking(theirs)
         assert ranking(mine) == expected
 
+def test_a_program_whose_file_was_deleted_goes_on_in_the_new_one(tmp_path, folder, encoder):
+    with opened(folder, encoder, tmp_path/'i.db') as mine:
+        mine.update()
+        for file in tmp_path.glob('i.db*'): file.unlink()
+        write(folder/'n00.ipynb', ['quite another text'])
+        with opened(folder, encoder, tmp_path/'i.db') as theirs: theirs.update(); expected = ranking(theirs)
+        assert mine.update().unchanged == 4 and ranking(mine) == expected
+
+def test_a_file_that_somebody_has_open_is_emptied_and_stays(tmp_path, folder, encoder):
+    with opened(folder, encoder, tmp_path/'i.db') as mine:
+        mine.update()
+        assert remove_index(tmp_path/'i.db', 0) and (tmp_path/'i.db').stat().st_size <= 4096
+        assert mine.update().added == 4
+    assert remove_index(tmp_path/'i.db', 0) and not (tmp_path/'i.db').exists()
+
 # Encoded once
 
 def test_no_second_set_of_paths_encodes_anything(tmp_path, encoder):

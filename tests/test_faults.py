@@ -217,3 +217,13 @@ def test_several_programs_may_upgrade_an_index_at_once(tmp_path, processes, mode
     assert [heard(pipe) for _,pipe in running] == [(True, True)]*6
     for child,_ in running: child.join()
     check_same(fresh_content(folder, encoder, file), fresh_content(folder, encoder, tmp_path/'fresh.db'))
+
+# The guards that tools/mutate.py takes out
+
+def test_each_guard_is_in_the_code_once_and_has_its_test():
+    sys.path.insert(0, str(Path(__file__).parent.parent/'tools'))
+    from mutate import guards, root
+    for name,(file,code,other,test) in guards.items():
+        assert (root/'semsearch'/file).read_text().count(code) == 1, name
+        file,_,function = test.partition('::')
+        assert f'def {function}(' in (root/'tests'/file).read_text(), name

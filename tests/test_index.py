@@ -13,7 +13,7 @@ from semsearch.cli import remove_index
 from semsearch.core import Hit
 from semsearch.encoder import Encoder
 from semsearch.index import NotebookIndex, rare_words
-from semsearch.store import IndexFileError, format_version, open_index
+from semsearch.store import IndexFileError, empty, format_version, open_index, real
 from semsearch.loader import load_passages
 
 needs_fork = pytest.mark.skipif(not can_fork, reason='processes are forked')
@@ -520,6 +520,18 @@ class Folder(RuleBasedStateMachine):
         assert content(self.file) == before
         self.encoder = other
         self.clear()
+
+    @rule(name=names, texts=texts, count=st.integers(0, 3))
+    def read(self, name, texts, count):
+        "Only read what is new, look through some of it, and encode a part"
+        self.save(name, texts)
+        self.index.update(encode=False)
+        assert set(self.index.load().kinds) <= {empty, real}
+        self.index.want(self.index.search(asked, 2, 'bm25', refresh=False))
+        before = self.index.pending()
+        encoded = self.index.encode_some(self.index.waiting(count))
+        assert self.index.pending() <= before - encoded
+        self.crashed = True # an update after this finds a part of its work done
 
     @rule(name=names, texts=texts, number=numbers, statement=st.integers(0, 40), gone=st.booleans())
     def crash(self, name, texts, number, statement, gone):

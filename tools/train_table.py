@@ -87,7 +87,7 @@ def train(rows, texts, vectors, folder, args):
     settings = SentenceTransformerTrainingArguments(
         output_dir=str(folder), num_train_epochs=args.epochs, per_device_train_batch_size=args.batch_size,
         learning_rate=args.learning_rate, warmup_steps=.05, weight_decay=0., seed=args.seed, save_strategy='no',
-        report_to='none', disable_tqdm=True, logging_steps=50, dataloader_pin_memory=False, use_cpu=True)
+        report_to='none', disable_tqdm=True, logging_steps=10, dataloader_pin_memory=False, use_cpu=True)
     dataset = Dataset.from_dict(dict(text=texts, label=vectors))
     dataset.set_format('torch', columns=['label'], output_all_columns=True)
     folder.mkdir(exist_ok=True)
