@@ -186,7 +186,8 @@ def empty_database(
                 for name, in list(db.execute(tables)): db.execute(f'drop table if exists "{name}"')
                 db.execute('pragma application_id=0; pragma user_version=0')
         except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError): db.config(apsw.SQLITE_DBCONFIG_RESET_DATABASE, 1)
-        with suppress(apsw.BusyError): db.execute('vacuum') # only for room on the disk
+        with suppress(apsw.BusyError): # somebody reads at this moment, and what is left goes when they end
+            db.execute('vacuum'); db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 # %% ../nbs/01c_store.ipynb #de708609
 def remove_database(

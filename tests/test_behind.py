@@ -7,7 +7,7 @@ from helpers import Remembering, answers, asked, check_same, content, fresh_cont
 from semsearch.behind import alone, behind_of, last_words, leaving_word, start_worker, trouble_file, work
 from semsearch.encoder import Encoder
 from semsearch.index import NotebookIndex
-from semsearch.search import NotebookSearch
+from semsearch.search import NotebookSearch, looked_at
 from semsearch.shelf import remove_index, shelf
 from semsearch.store import IndexFileError, format_version, real, static
 from test_index import mounted, read_only
@@ -74,13 +74,26 @@ def test_what_the_second_stage_reads_is_encoded_for_good(tmp_path, folder):
         index.update(encode=False)
         search = NotebookSearch(index=index, cache=False)
         search.goes_on = False
-        hits = search(asked, 5, candidates=5, refresh=False)
+        hits = index.search(asked, 5, refresh=False)
+        search.rerank(asked, hits); search.learn(hits, read=True)
         read = {hit.hash for hit in hits}
         assert {key for key, in index.db.execute('select hash from vectors where real')} == read
         own = index.encoder.encode([hit.embed_text for hit in hits])
         kept = [np.frombuffer(index.db.execute('select vector from vectors where hash=?', (hit.hash,)).get, np.float16) for hit in hits]
         assert (np.sum(own*np.array(kept, np.float32), axis=1) > .995).all()
         assert index.status().encoded == sum(index.load().kinds == real)
+
+def test_a_search_encodes_what_comes_first_and_looks_again(tmp_path, large):
+    with opened(large, Encoder(), tmp_path/'i.db') as index:
+        index.update(encode=False)
+        search = NotebookSearch(index=index, cache=False)
+        search.goes_on = False
+        first = index.search(asked, looked_at, refresh=False)
+        hits = search(asked, 10, candidates=10, refresh=False)
+        assert {hit.hash for hit in first} <= {key for key, in index.db.execute('select hash from vectors where real')}
+        assert 0 < index.encoded() < 1
+        again = {hit.hash: hit.scores['dense'] for hit in index.search(asked, 10, refresh=False)}
+        assert {hit.hash for hit in hits} == again.keys()  # the candidates of the second look
 
 def test_what_was_looked_through_is_encoded_next_and_then_the_newest(tmp_path, folder):
     for i in range(4): os.utime(folder/f'n{i:02}.ipynb', (1e9+i, 1e9+i))
@@ -332,9 +345,9 @@ def test_a_thread_steps_back_for_questions_and_another_process(tmp_path, large, 
         behind.start(); behind.thread.join(60)
         assert index.encoded() == 1
 
-def test_a_search_goes_on_behind_its_answer(tmp_path, folder, monkeypatch):
+def test_a_search_goes_on_behind_its_answer(tmp_path, large, monkeypatch):
     monkeypatch.delenv('SEMSEARCH_BACKGROUND', raising=False)
-    search = NotebookSearch(folder, index=tmp_path/'i.db', cache=False)
+    search = NotebookSearch(large, index=tmp_path/'i.db', cache=False)
     first = search(asked, 2, candidates=2)
     assert first.encoded < 1 and eventually(lambda: search.index.encoded() == 1)
     assert search(asked, 2, candidates=2).encoded == 1
