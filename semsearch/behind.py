@@ -37,6 +37,7 @@ def step_back(
         if sys.platform == 'linux': os.setpriority(os.PRIO_PROCESS, 0 if whole else threading.get_native_id(), 19)
         elif whole: os.nice(19)
         if whole: os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        if whole and os.getsid(0) == os.getpid(): Path('/proc/self/autogroup').write_text('19')
 
 # %% ../nbs/02c_behind.ipynb #69dd43ac
 class Behind:

@@ -76,7 +76,7 @@ def put(self:NotebookIndex,
             vectors = [np.asarray(vector, np.float16).tobytes() for vector in one.vectors]
             rows = L(zip(one.passages.attrgot('hash'), vectors))
             self.db.executemany('insert or ignore into vectors values(?,?,1,0)', rows)
-            self.db.executemany('update vectors set vector=?2,real=1 where hash=?1 and not real', rows)
+            self.db.executemany('update vectors set vector=?2,real=1 where hash=?1 and real=0', rows)
             self.store(one.path, one.stamp, one.digest, one.passages, one.error and NotebookError(one.path, *one.error))
 
 # %% ../nbs/11a_corpus.ipynb #f0628d70

@@ -301,8 +301,8 @@ def want(self:NotebookIndex,
 ):
     "Note what somebody may look at next"
     with self.writing():
-        now = 1 + (self.db.execute('select max(moment) from vectors where not real').get or 0)
-        self.db.executemany('update vectors set moment=? where hash=? and not real', [(now, hit.hash) for hit in hits])
+        now = 1 + (self.db.execute('select max(moment) from vectors where real=0').get or 0)
+        self.db.executemany('update vectors set moment=? where hash=? and real=0', [(now, hit.hash) for hit in hits])
 
 # %% ../nbs/02_index.ipynb #a94d363f
 @patch

@@ -79,7 +79,7 @@ def walk(
     def closed(error): found.extend([Path(error.filename)] if isinstance(error, PermissionError) else [])
     for parent,folders,files in os.walk(folder, onerror=closed):
         here = Path(parent)
-        mine = rules.pop(parent) + (read_ignore(here, '.gitignore') if ignore else [])
+        mine = rules.pop(parent) + (read_ignore(here, '.gitignore') if ignore and '.gitignore' in files else [])
         def wanted(name, is_folder):
             if name.startswith('.') and (not hidden or name == '.git'): return False
             return not (ignore and (is_folder and is_clutter(here/name) or is_ignored(here/name, mine, is_folder)))

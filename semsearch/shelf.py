@@ -29,7 +29,7 @@ def entry(
             info,new = dict(db.execute('select key,value from info')),db.pragma('user_version') > 3
             def count(rest): return db.execute(f'select count(*) from {rest}').get # nosec B608
             paths,passages = json.loads(info.get('paths', '[]')),count('passages')
-            left = count('vectors join passages using(hash) where not real') if new else 0
+            left = count('vectors join passages using(hash) where real=0') if new else 0
             size = sum(os.path.getsize(f'{file}{end}') for end in ('', '-wal') if os.path.exists(f'{file}{end}'))
             return AttrDict(file=str(file), paths=paths, missing=bool(paths) and not any(map(os.path.lexists, paths)),
                             notebooks=count('notebooks'), passages=passages, encoded=passages-left, bytes=size,

@@ -339,8 +339,13 @@ def notes(self:NotebookStore)->dict: # {path: (stamp, digest, kind, reason)}; th
 def changes(self:NotebookStore
 )->AttrDict: # files: {path: stamp}; stale and gone: paths; known: {path: digest}; failed: {path: reason}
     "What happened to the folder since the last update, by time and size"
+    parents = {}
+    def place(path): # as absolute does, but each folder is looked up once
+        parent,name = os.path.split(os.path.abspath(path))
+        if parent not in parents: parents[parent] = os.path.realpath(parent)
+        return text_name(os.path.join(parents[parent], name))
     found = find_notebooks(self.paths.map(self.absolute), **self.kwargs)
-    files,rows = {text_name(self.absolute(path)): file_stamp(path) for path in found},self.notes()
+    files,rows = {place(path): file_stamp(path) for path in found},self.notes()
     failed = {path: reason for path,(_,_,kind,reason) in rows.items() if kind in passing}
     stale = [path for path,stamp in files.items() if path in failed or path not in rows or stamp != rows[path][0]]
     return AttrDict(files=files, stale=stale, gone=[path for path in rows if path not in files], failed=failed,
@@ -427,7 +432,7 @@ def borrow(self:NotebookStore,
     "Take vectors from the user's other indexes"
     found,left = {},set(hashes)
     for db in lenders(self.file, self.made_with) if left else ():
-        real = 'and real' if db.pragma('user_version') > 3 else ''
+        real = 'and real=1' if db.pragma('user_version') > 3 else ''
         for key in list(left):
             vector = db.execute(f'select vector from vectors where hash=? {real}', (key,)).get # nosec B608
             if vector: found[key] = vector; left.discard(key)
@@ -540,15 +545,15 @@ def write_all(self:NotebookStore,
 @patch
 def pending(self:NotebookStore)->int:
     "How many texts have no real vector yet"
-    return self.db.execute('select count(*) from vectors where not real').get
+    return self.db.execute('select count(*) from vectors where real=0').get
 
 @patch
 def waiting(self:NotebookStore,
     count:int=256, # how many at most
 )->L: # of hashes, in the order in which they promise to be needed
     "Texts that have no real vector yet"
-    asked = 'select hash from vectors where not real and moment and hash in (select hash from passages)'
-    newest = 'select hash from notebooks join passages using(path) join vectors using(hash) where not real'
+    asked = 'select hash from vectors where real=0 and moment and hash in (select hash from passages)'
+    newest = 'select hash from notebooks join passages using(path) join vectors using(hash) where real=0'
     return (L(self.db.execute(f'{asked} order by moment desc limit ?', (count,))) # nosec B608
             or L(self.db.execute(f'{newest} group by hash order by max(mtime) desc, min(id) limit ?', # nosec B608
                                  (count,)))).itemgot(0)
@@ -571,7 +576,7 @@ def texts_of(self:NotebookStore,
     hashes, # of passages
 )->dict: # {hash: text} of those that are still without a real vector
     "What the encoder has to read"
-    query = f'select {columns} from passages join vectors using(hash) where hash=? and not real limit 1' # nosec B608
+    query = f'select {columns} from passages join vectors using(hash) where hash=? and real=0 limit 1' # nosec B608
     rows = {key: self.db.execute(query, (key,)).fetchone() for key in hashes}
     try: return {key: row_passage(row, row[0]).embed_text for key,row in rows.items() if row}
     except (TypeError, ValueError) as error: raise damaged(self.file, error) from error
@@ -586,9 +591,9 @@ def keep(self:NotebookStore,
     rows = [(v if isinstance(v, bytes) else np.asarray(v, np.float16).tobytes(), key) for key,v in vectors.items()]
     if not np.isfinite(np.frombuffer(b''.join(row for row,_ in rows), np.float16)).all():
         raise ModelError(f'{self.encoder.name} returned vectors that are not numbers')
-    put = 'update vectors set vector=?,real=1,moment=? where hash=? and not real'
+    put = 'update vectors set vector=?,real=1,moment=? where hash=? and real=0'
     with self.writing():
-        now = 1 + (self.db.execute('select max(moment) from vectors where real').get or 0)
+        now = 1 + (self.db.execute('select max(moment) from vectors where real=1').get or 0)
         self.db.executemany(put, [(row, now, key) for row,key in rows])
 
 # %% ../nbs/01c_store.ipynb #c7e9fcf3
@@ -707,14 +712,14 @@ def load(self:NotebookStore)->AttrDict: # ids: (n,) passage ids; matrix: (n, dim
         ids,matrix,kinds = read_matrix(found, self.db.execute('select count(*) from passages').get, self.file)
         self.loaded = AttrDict(edition=edition, ids=ids, matrix=matrix, kinds=kinds, counts={})
     elif self.loaded.version != version: self.load_made()
-    self.loaded.update(version=version, made=self.db.execute('select max(moment) from vectors where real').get or 0)
+    self.loaded.update(version=version, made=self.db.execute('select max(moment) from vectors where real=1').get or 0)
     return self.loaded
 
 # %% ../nbs/01c_store.ipynb #214b31b9
 @patch
 def load_made(self:NotebookStore):
     "Bring the matrix up to the real vectors that were made since it was read"
-    made = 'select id,vector,real from vectors join passages using(hash) where real and moment>?'
+    made = 'select id,vector,real from vectors join passages using(hash) where real=1 and moment>?'
     rows = list(self.db.execute(made, (self.loaded.made,)))
     ids,matrix,kinds = read_matrix(rows, len(rows), self.file)
     old = self.loaded.matrix.shape[1]
@@ -761,7 +766,7 @@ def snapshot(self:NotebookStore):
 @patch
 def unencoded(self:NotebookStore)->int:
     "How many passages have no real vector yet"
-    return self.db.execute('select count(*) from vectors join passages using(hash) where not real').get
+    return self.db.execute('select count(*) from vectors join passages using(hash) where real=0').get
 
 # %% ../nbs/01c_store.ipynb #dff1a5f2
 @patch

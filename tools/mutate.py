@@ -51,7 +51,7 @@ guards = { # name: (file, code, what stands in its place, test)
         'test_behind.py::test_a_thread_steps_back_for_questions_and_another_process'),
     'only vectors of the same model are lent': ('store.py', "if all(info.get(key) == made_with[key] for key in ('model', 'revision')): yield db", 'yield db',
         'test_behind.py::test_only_real_vectors_of_the_same_model_are_borrowed'),
-    'only real vectors are lent': ('store.py', "real = 'and real' if", "real = '' if",
+    'only real vectors are lent': ('store.py', "real = 'and real=1' if", "real = '' if",
         'test_behind.py::test_only_real_vectors_of_the_same_model_are_borrowed'),
     'which passages a matrix is of': ('store.py', 'if self.loaded is None or self.loaded.edition != edition:', 'if self.loaded is None:',
         'test_behind.py::test_a_cleared_and_refilled_file_is_not_taken_for_the_old_one'),
