@@ -6,7 +6,7 @@ Docs: https://semsearch.github.io/semsearch/core.html.md"""
 
 # %% auto #0
 __all__ = ['common_words', 'Passage', 'heading_path', 'without_magics', 'text_hash', 'Hit', 'wanted_words', 'snippet',
-           'printable', 'Hits', 'marked', 'meter', 'marks', 'folded', 'card', 'plain_json']
+           'printable', 'Hits', 'marked', 'meter', 'marks', 'folded', 'card', 'plain_json', 'with_copies']
 
 # %% ../nbs/00_core.ipynb #0ad56f5e
 import hashlib, json, re
@@ -89,6 +89,7 @@ class Hit(GetAttr):
     ):
         store_attr()
         self.scores,self.why = scores or {},None # why: an Explanation, if somebody asked for one
+        self.copies = L() # of Hit: other places with nearly the same text
     def __repr__(self): return f'{self.score:.2f}  {self.path}:{self.cell_id}: {heading_path(self.passage)}'
 
 # %% ../nbs/00_core.ipynb #0a5225f0
@@ -98,7 +99,8 @@ def row(self:Hit)->dict: # plain values only, ready for JSON
     p = self.passage
     return dict(rank=self.rank, score=round(float(self.score), 4), path=str(p.path), cell_index=p.cell_index,
                 cell_end=p.cell_end, cell_id=p.cell_id, cell_type=p.cell_type, title=p.title, headings=list(p.headings),
-                text=p.text, scores={name: round(float(part), 4) for name,part in self.scores.items()})
+                text=p.text, scores={name: round(float(part), 4) for name,part in self.scores.items()},
+                **(dict(copies=[f'{hit.path}:{hit.cell_id}' for hit in self.copies]) if self.copies else {}))
 
 # %% ../nbs/00_core.ipynb #785cf2e0
 common_words = set('''a an and are as at be by can do does don for from have how i if in into is it its me my no not of
@@ -182,7 +184,8 @@ def lines(self:Hit,
 )->str: # two lines: path, cell id, headings and score; then the snippet
     "One hit as text"
     place = f'{self.path}:{self.cell_id}: {heading_path(self.passage, sep=" › ")}'
-    place,words = printable(f'{place}  [{self.score:.2f}]'),self.parts(query, width)
+    more = f'  +{len(self.copies)} cop{"ies" if len(self.copies) > 1 else "y"}' if self.copies else ''
+    place,words = printable(f'{place}  [{self.score:.2f}]{more}'),self.parts(query, width)
     return place.replace('\n', ' ') + '\n    ' + ''.join(part for part,_ in words)
 
 # %% ../nbs/00_core.ipynb #0a475f52
@@ -235,7 +238,7 @@ def card(
     copy = Button('copy', data_place=place, onclick='navigator.clipboard.writeText(this.dataset.place)')
     return Div(Div(B(link)), Div(meter(hit.score), *[meter(part, name) for name,part in hit.scores.items()]),
                Div(*marks(hit.parts(query, 240))), folded('the whole passage', hit), folded('before it', *around[0]),
-               folded('after it', *around[1]), Small(Code(place), ' ', copy),
+               folded('after it', *around[1]), folded('the same in other places', *hit.copies), Small(Code(place), ' ', copy),
                style='border-left:3px solid;padding:.3em .8em;margin:.6em 0')
 
 @patch
@@ -279,10 +282,17 @@ def to_df(self:Hits): # a DataFrame, one row a hit; raises ImportError without p
     return DataFrame(self.rows())
 
 # %% ../nbs/00_core.ipynb #a27b9470
+def with_copies(
+    hits, # of Hit
+)->L: # of Hit; each followed by its copies
+    "All places, those included that are shown behind another"
+    return L(hits).map(lambda hit: [hit, *hit.copies]).concat()
+
 @patch
 def notebooks(self:Hits)->Hits: # ranks counted anew
-    "Keep the best hit of each notebook"
-    best = {hit.path: hit for hit in reversed(self)}
-    kept = self.filter(lambda hit: best[hit.path] is hit)
-    for rank,hit in enumerate(kept := kept.map(copy), 1): hit.rank = rank
+    "Keep the best hit of each notebook, copies included"
+    every = with_copies(self).sorted(key=lambda hit: -hit.score)
+    best = {hit.path: hit for hit in reversed(every)}
+    kept = every.filter(lambda hit: best[hit.path] is hit)
+    for rank,hit in enumerate(kept := self._new(kept.map(copy)), 1): hit.rank,hit.copies = rank,L()
     return kept

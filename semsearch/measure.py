@@ -14,7 +14,7 @@ import json, re
 from pathlib import Path
 import numpy as np
 from fastcore.foundation import L
-from .core import Hit, Hits, printable
+from .core import Hit, Hits, printable, with_copies
 
 # %% ../nbs/03b_measure.ipynb #20e2941d
 class QuerySetError(ValueError):
@@ -133,7 +133,7 @@ def notebook_run(
 )->dict: # {name: best score}
     "The ranking of notebooks that a list of passages makes"
     run = {}
-    for hit in hits:
+    for hit in with_copies(hits):
         name = judged_name(hit.path, judged)
         run[name] = max(run.get(name, -np.inf), float(hit.score))
     return run
@@ -148,7 +148,7 @@ def cell_found(
     def holds(hit):
         cell = (cells or {}).get(judged_name(hit.path, cells))
         return cell is not None and hit.cell_index <= cell <= hit.cell_end
-    return float(any(map(holds, hits[:top_k]))) if cells else None
+    return float(any(map(holds, with_copies(hits[:top_k])))) if cells else None
 
 # %% ../nbs/03b_measure.ipynb #b3359cb1
 measures = ('nDCG@10', 'MRR@10', 'MAP', 'recall@5', 'recall@10', 'success@1', 'success@5')

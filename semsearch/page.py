@@ -185,7 +185,9 @@ def result_card(
     place,where = heading_path(hit.passage, sep=' › '),f'{hit.path}#{hit.cell_id}'
     link = A(place, href=page_url(**state, q=query, path=hit.path, cell=hit.cell_id), cls='hit')
     like = A('more like this', href=page_url(**state, like=where), cls='like')
-    return Li(link, hit_text(hit, query), score_meter(hit), Div(Small(where, cls='where'), like, cls='foot'),
+    also = ', '.join(f'{copy.path}#{copy.cell_id}' for copy in hit.copies)
+    more = Small(f'+{len(hit.copies)} more', title=also, cls='copies') if also else ''
+    return Li(link, hit_text(hit, query), score_meter(hit), Div(Small(where, cls='where'), more, like, cls='foot'),
               data_key=f'{where}#{hit.passage.hash[:8]}')
 
 # %% ../nbs/08b_page.ipynb #d38a72c3

@@ -177,10 +177,10 @@ def ranker_searcher(
 def whole_searcher(
     name:str, # what tables call it
     notebooks:NotebookSearch, # its index up to date
-    candidates:int=100, # how many are read, and returned
+    returned:int=100, # how many hits
 )->Searcher:
     "Search in two stages, blended"
-    search = partial(notebooks, top_k=candidates, candidates=candidates, refresh=False)
+    search = partial(notebooks, top_k=returned, refresh=False)
     return Searcher(name, search, sources=[notebooks.index, notebooks.ranker])
 
 # %% ../nbs/04b_searchers.ipynb #1585d8f5
