@@ -7,7 +7,7 @@ Docs: https://semsearch.github.io/semsearch/measure.html.md"""
 # %% auto #0
 __all__ = ['measures', 'QuerySetError', 'number_problems', 'row_problems', 'check_queries', 'load_queries', 'docstrings',
            'shared_names', 'known_item_queries', 'judged_name', 'notebook_run', 'cell_found', 'find_measure', 'untied',
-           'score_runs', 'interval']
+           'score_runs', 'interval', 'leave_one_out']
 
 # %% ../nbs/03b_measure.ipynb #dd4e800b
 import json, re
@@ -199,3 +199,13 @@ def interval(
     if len(values) < 2: return np.nan,np.nan
     found = bootstrap((values,), np.mean, batch=100, method='percentile', random_state=np.random.default_rng(0))
     return tuple(map(float, found.confidence_interval))
+
+# %% ../nbs/03b_measure.ipynb #7b2c3720
+def leave_one_out(
+    scores:dict, # {choice: {collection: (n,) values, one for each query}}
+)->dict: # {collection: (the choice that is best on the others, its mean on this one)}; of equals the first choice
+    "Choose on all collections but one, and measure on that one"
+    collections = L(next(iter(scores.values())))
+    def mean(choice, some): return some.map(lambda name: np.mean(scores[choice][name])).sum()/len(some)
+    def best(left): return max(scores, key=lambda choice: mean(choice, collections.filter(lambda name: name != left)))
+    return {name: (best(name), float(np.mean(scores[best(name)][name]))) for name in collections}

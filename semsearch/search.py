@@ -39,7 +39,7 @@ class NotebookSearch:
         self.goes_on = True # does it encode the rest of the folder behind its answers?
 
 # %% ../nbs/04_search.ipynb #94c34b01
-late_and_reader = .25,.75 # their weights in the built-in second stage
+late_and_reader = .3,.7 # their weights in the built-in second stage
 
 def load_ranker(
     ranker, # None, a hub name, a folder, a loaded CrossEncoder, or anything with predict and rank
@@ -66,17 +66,14 @@ def spread(
     return hits.sorted(key=lambda hit: place[id(hit)] >= each)[:count]
 
 # %% ../nbs/04_search.ipynb #e4ec85e1
-shares = dict(rerank=4, bm25=1, notebook=1, prose=.1) # of the final score
+shares = dict(rerank=4, bm25=1, notebook=1, dense=.15, prose=.1) # of the final score
 
 def blended(
-    hits:Hits, # of the first stage
-    closer:np.ndarray, # (n,) what the second stage says, 0 to 1
+    parts:dict, # {name: (n,) array, 0 to 1}
 )->np.ndarray: # (n,) 0 to 1
-    "The weighted mean of what is known about each hit"
-    known = {name: hits.map(lambda hit: hit.scores[name]) for name in ('bm25', 'notebook')
-             if all(name in hit.scores for hit in hits)}
-    parts = dict(known, rerank=closer, prose=hits.map(lambda hit: hit.cell_type == 'markdown'))
-    return sum(shares[name]*np.array(part, float) for name,part in parts.items())/sum(shares[name] for name in parts)
+    "The weighted mean of the parts that are known"
+    known = [name for name in shares if name in parts]
+    return sum(shares[name]*np.asarray(parts[name], float) for name in known)/sum(shares[name] for name in known)
 
 # %% ../nbs/04_search.ipynb #1b2cdd04
 @patch
@@ -88,9 +85,11 @@ def rerank(self:NotebookSearch,
     pairs = [(query, hit.embed_text) for hit in hits]
     parts = self.ranker.parts(pairs) if isinstance(self.ranker, MeanRanker) else {}
     closer = sum(w*part for w,part in zip(self.ranker.weights, parts.values())) if parts else self.ranker.predict(pairs)
-    parts['rerank'],scores = closer,blended(hits, closer)
-    def known(i): return dict(hits[i].scores, **{name: float(part[i]) for name,part in parts.items()})
+    first = {name: hits.map(lambda hit: hit.scores[name]) for name in (hits[0].scores if hits else ())}
+    parts = dict(first, **parts, rerank=closer, prose=hits.map(lambda hit: hit.cell_type == 'markdown'))
+    scores = blended(parts)
     order = best(scores, len(hits)).tolist() if hits else []
+    def known(i): return {name: float(part[i]) for name,part in parts.items()}
     return hits._new([Hit(hits[i].passage, float(scores[i]), rank, known(i)) for rank,i in enumerate(order, 1)])
 
 @patch
@@ -149,7 +148,9 @@ def settled(
     hits:Hits, # of either stage
 )->Hits: # best first, ranks counted anew
     "Put hits into the order in which they are shown"
-    for hit in hits: hit.score *= earned(hit, hits.query)
+    for hit in hits:
+        own = earned(hit, hits.query)
+        if own < 1: hit.score,hit.scores = own*hit.score,dict(hit.scores, own=own)
     found = fold(hits.sorted(key=lambda hit: -hit.score))
     for rank,hit in enumerate(found, 1): hit.rank = rank
     return found
