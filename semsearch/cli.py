@@ -198,6 +198,7 @@ def show_hits(
     around=lambda hit: ((), ()), # function from a hit to the passages before it and after it
 ):
     "Print hits in one of the forms, and stop with exit code 1 if there are none"
+    if hits.notice: say(hits.notice)
     if as_json: print(hits.to_json(indent=1))
     elif as_jsonl:
         for row in hits.rows(): print(plain_json(row))
@@ -248,7 +249,8 @@ def leaving_rest(
 # %% ../nbs/08_cli.ipynb #7c3249a3
 @app.command(epilog='Example: semsearch "how do I skip a notebook in the tests" nbs -k 3')
 def search(
-    query:Annotated[str, typer.Argument(help='A question, or words.')], paths:Paths=None, top_k:TopK=10,
+    query:Annotated[str, typer.Argument(help='A question, or words; what is in "double quotes" must be there.')],
+    paths:Paths=None, top_k:TopK=10,
     as_json:AsJson=False, as_jsonl:AsJsonl=False, files:FilesOnly=False,
     threshold:Threshold=0., context:Context=0, explain:Explain=False, no_rerank:NoRerank=False,
     group:Group=False, glob:Glob=None, cell_type:CellType=None, language:Language=None, exported:Exported=None,

@@ -48,16 +48,16 @@ def cite_all(
     notice:str='', # a line about the search itself
 )->str: # cited passages, best first
     "Hits as one answer within a budget"
-    if not hits: return '\n\n'.join(filter(None, ['Nothing found.', notice]))
+    if not hits: return '\n\n'.join(filter(None, [hits.notice, 'Nothing found.', notice]))
     rest = f'[{len(hits)} of {len(hits)} more passages left out: max_tokens]'
-    chosen,room = [],max_tokens-count_tokens(encoder, rest)-count_tokens(encoder, notice)
+    chosen,room = [],max_tokens-sum(count_tokens(encoder, text) for text in (rest, notice, hits.notice))
     for hit in hits:
         text = f'{cited(hit.rank, hit)}\n(score {hit.score:.2f})'
         cost = count_tokens(encoder, text)
         if cost <= room: chosen.append(text); room -= cost
     left = len(hits)-len(chosen)
     missing = f'[{left} of {len(hits)} passages left out: max_tokens]' if left else ''
-    return '\n\n'.join(filter(None, [*chosen, missing, notice]))
+    return '\n\n'.join(filter(None, [hits.notice, *chosen, missing, notice]))
 
 # %% ../nbs/10_mcp.ipynb #e9e623bc
 def cell_block(
@@ -113,7 +113,7 @@ def fresh(self:Tools)->str: # a line for the agent; empty if all is well
 # %% ../nbs/10_mcp.ipynb #6828de58
 @patch
 def search(self:Tools,
-    query:str, # What to look for, as a question or as words
+    query:str, # What to look for, as a question or as words; a phrase in "double quotes" must be there
     top_k:int=5, # How many passages at most
     max_tokens:int=2000, # Length of the answer at most
     glob:Optional[str]=None, # Only notebooks whose path matches, such as blog/*.ipynb

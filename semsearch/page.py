@@ -196,8 +196,10 @@ def result_list(
     **state # as in result_card
 ): # an FT
     "The list of results"
-    if not hits: return P('Nothing found. Fewer filters or other words may help.', cls='empty')
-    return Ol(*[result_card(hit, hits.query, **state) for hit in hits], cls='hits')
+    nothing = 'Nothing found. Fewer filters or other words may help.'
+    if not hits: return P('. '.join(filter(None, [hits.notice, nothing])), cls='empty')
+    found = Ol(*[result_card(hit, hits.query, **state) for hit in hits], cls='hits')
+    return Div(P(hits.notice, cls='notice'), found) if hits.notice else found
 
 # %% ../nbs/08b_page.ipynb #78cac079
 def around(

@@ -162,6 +162,13 @@ def test_answers_over_http(server):
     assert 'Nothing found' in get(server, '/results?q=xyzzyx&mode=bm25&language=cobol').text or not has_filters()
     assert get(server, '/results?q=').text == '' and get(server, '/results?q=x&before=many').status == 400
 
+def test_a_quoted_phrase_must_be_there_and_what_is_not_is_said_above_the_list(server):
+    for closely in ('', '&closely=1'):
+        quoted = get(server, '/results?q=%22Boil+potatoes%22+and+bread&k=50'+closely).text
+        assert keys(quoted) and all('cooking0.ipynb' in key for key in keys(quoted)) and 'notice' not in quoted
+        above,*cards = get(server, '/results?q=a+LabelEncoder+for+potatoes&k=3'+closely).text.split('<li ')
+        assert 'no notebook contains' in above and 'LabelEncoder' in above and len(cards) == 3
+
 def has_filters():
     from semsearch.search import NotebookSearch
     return 'filters' in inspect.signature(NotebookSearch.__call__).parameters

@@ -49,6 +49,7 @@ def answers(folder):
         found=('search', dict(query='how do I read a table from a text file', top_k=2)),
         budget=('search', dict(query='mountains and rivers', top_k=50, max_tokens=400)),
         secret=('search', dict(query='password of the bank swordfish', top_k=50)),
+        quoted=('search', dict(query='what is "row by row"', top_k=9)), absent=('search', dict(query='LabelEncoder')),
         blank=('search', dict(query='  ')), none=('search', dict(query='x', top_k=0)), wrong=('search', dict(query=['x'])),
         cell=('read_cell', dict(path=str(folder/'nbs/files.ipynb'), cell_id='c1', before=1)),
         capped=('read_cell', dict(path=long, cell_id='c0', max_tokens=100)),
@@ -90,6 +91,11 @@ def test_every_tool_answers(answers):
     assert 'files.ipynb#c' in first.splitlines()[0] and first.startswith('[1] ') and '[2] ' in first
     assert text(found['cell']).index('# Files') < text(found['cell']).index('```python\nimport csv') < text(found['cell']).index('printed')
     assert text(found['like']).startswith('[1] ') and 'files.ipynb#c0' in text(found['like'])
+
+def test_a_quoted_phrase_must_be_there_and_a_name_that_is_not_is_said(answers):
+    _,found = answers
+    assert 'files.ipynb#c0' in text(found['quoted']) and text(found['quoted']).count('(score') == 1
+    assert text(found['absent']).startswith("no notebook contains 'LabelEncoder'")
 
 def test_answers_keep_to_their_budget(answers):
     from semsearch.passages import tokenize

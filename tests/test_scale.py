@@ -52,6 +52,13 @@ def counts(report): return report.added,report.changed,report.removed,report.unc
 
 # One suite, two back ends
 
+def test_a_quoted_phrase_is_in_every_hit_and_what_is_nowhere_is_said(index):
+    hits = index.search('"sort a  LIST" by price', refresh=False)
+    assert len(hits) == 2 and hits.notes == [] and all('sort a list' in hit.text for hit in hits)
+    assert len(index.search('"sort a list"', refresh=False, glob='cities*')) == 1
+    said = index.search('"list a sort" with read_csv', refresh=False)
+    assert said.notes == ['no passage contains "list a sort"', "no notebook contains 'read_csv'"] and len(said) > 2
+
 def test_an_update_tells_what_it_did_and_a_second_one_does_nothing(kind, folder, encoder, tmp_path):
     index = make(kind, folder, encoder, tmp_path/'i')
     first,again = index.update(),index.update()
