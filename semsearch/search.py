@@ -204,7 +204,7 @@ def learn(self:NotebookSearch,
     elif not read: self.try_to_keep(lambda: self.index.want(hits))
 
 # %% ../nbs/04_search.ipynb #d1cf3cba
-close_score,close_first = .33,.21 # of the best hit, after both stages and after the first alone; less is not close
+close_score,close_first = .36,.21 # of the best hit, after both stages and after the first alone; less is not close
 
 @patch
 def is_far(self:NotebookSearch,
