@@ -294,18 +294,21 @@ def notebook_scores(self:NotebookIndex,
 
 # %% ../nbs/02_index.ipynb #cf8f674d
 @patch
-def definition_places(self:NotebookIndex,
+def definition_passages(self:NotebookIndex,
     name:str, # as from names_in
     alone:bool, # is it asked for by itself? Then values count too
     loose:bool=False, # is a beginning enough?
     most:int=500, # passages of each kind
-)->list: # rows of the matrix
-    "Where a name may be defined"
+)->L: # of (row of the matrix, Passage with its absolute path)
+    "Read the passages that may define a name"
     word = f'"{word_terms(name.rpartition(".")[2])[0]}"' + '*'*loose
-    query = 'select rowid from words where words match ? limit ?'
+    query = f'''select id,{columns} from passages
+        where id in (select rowid from words where words match ? limit ?)''' # nosec B608
     matches = [definition_phrases(name, loose)] + [word]*alone
-    found = {row for match in matches for row, in self.db.execute(query, (match, most))}
-    return np.searchsorted(self.load().ids, sorted(found)).tolist()
+    rows = {key: row for match in matches for key,*row in self.db.execute(query, (match, most))}
+    places = np.searchsorted(self.load().ids, list(rows)).tolist()
+    try: return L(zip(places, [row_passage(row, row[0]) for row in rows.values()]))
+    except (TypeError, ValueError) as error: raise damaged(self.file, error) from error
 
 @patch
 def definition_scores(self:NotebookIndex,
@@ -315,8 +318,7 @@ def definition_scores(self:NotebookIndex,
     names,alone = names_in(query)
     scores = np.zeros(len(self.load().ids), np.float32)
     def look(name, loose=False):
-        places = self.definition_places(name, alone, loose)
-        for place,passage in zip(places, self.passages_at(places)):
+        for place,passage in self.definition_passages(name, alone, loose):
             modules = module_names(passage.path, passage.facts.get('module', ''))
             scores[place] = max(scores[place], defines(passage.text, name, modules, alone, loose))
     for name in names: look(name)
