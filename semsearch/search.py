@@ -19,7 +19,7 @@ from .core import Hit, Hits, Passage, far, heading_path, wanted_words
 from .behind import allowed_behind, behind_of
 from .cache import open_cache
 from .encoder import is_embedded
-from .index import best, check_query, notebook_index, unquoted
+from .index import best, check_query, lifted, notebook_index, unquoted
 from .ranker import CrossEncoderRanker, LateInteractionRanker, MeanRanker, Ranker, SharedLateRanker
 from .store import IndexFileError
 
@@ -87,7 +87,7 @@ def rerank(self:NotebookSearch,
     closer = sum(w*part for w,part in zip(self.ranker.weights, parts.values())) if parts else self.ranker.predict(pairs)
     first = {name: hits.map(lambda hit: hit.scores[name]) for name in (hits[0].scores if hits else ())}
     parts = dict(first, **parts, rerank=closer, prose=hits.map(lambda hit: hit.cell_type == 'markdown'))
-    scores = blended(parts)
+    scores = lifted(blended(parts), np.asarray(parts.get('defines', 0)))
     order = best(scores, len(hits)).tolist() if hits else []
     def known(i): return {name: float(part[i]) for name,part in parts.items()}
     return hits._new([Hit(hits[i].passage, float(scores[i]), rank, known(i)) for rank,i in enumerate(order, 1)])
