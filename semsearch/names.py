@@ -28,11 +28,12 @@ def statements(
 # %% ../nbs/01d_names.ipynb #b34e5251
 def patched(
     node, # a function definition of a syntax tree
-)->list: # of names of classes; none without a decorator called patch
+)->list: # of names of classes; none for a function like any other
     "The classes that a function is added to"
-    if not any(re.match(r'patch\b', ast.unparse(decorator)) for decorator in node.decorator_list): return []
     first = (node.args.posonlyargs + node.args.args)[:1]
     places = [arg.annotation for arg in first if arg.annotation]
+    if not (any(re.match(r'patch\b', ast.unparse(decorator)) for decorator in node.decorator_list)
+            or any(arg.arg in ('self', 'cls') for arg in first)): return []
     return [part.id for place in places for part in ast.walk(place) if isinstance(part, ast.Name)]
 
 # %% ../nbs/01d_names.ipynb #377d6e68
