@@ -235,10 +235,10 @@ def pipeline(
 # %% ../nbs/11a_corpus.ipynb #f6863d95
 def saved_again(
     todo:AttrDict, # from changes
-)->tuple: # L of paths with the bytes of last time, L of all other stale ones
+)->tuple: # L of paths with the bytes of last time, L of all other stale ones that can be read
     "Tell what was only touched from what was changed"
     def same(path): return todo.known.get(path) is not None and file_digest(path) == todo.known[path]
-    return L(todo.stale).partition(same)
+    return L(todo.stale).filter(lambda path: path not in todo.errors and file_digest(path)).partition(same)
 
 # %% ../nbs/11a_corpus.ipynb #0c7c6d4a
 def encode_corpus(
@@ -250,10 +250,11 @@ def encode_corpus(
 )->AttrDict: # stored, encoded, removed: counts; workers: {process: passages}; seconds
     "Bring an index up to date with many processes or machines"
     start,todo,by_worker,count = time.perf_counter(),index.changes(),Counter(),0
-    same,new = saved_again(todo)
-    if same: index.write_batch([(path, None, None, None) for path in same], todo.files)
+    new = set(saved_again(todo)[1])
+    rest = index.read_stale(AttrDict(todo, stale=[path for path in todo.stale if path not in new]))
+    if rest: index.write_batch(rest, todo.files)
     if new:
-        data = pipeline(start_ray(workers, address), new, index, workers, gpus, batch)
+        data = pipeline(start_ray(workers, address), sorted(new), index, workers, gpus, batch)
         for table in data.iter_batches(batch_size=None, batch_format='pyarrow', prefetch_batches=1):
             rows = table.to_pylist()
             count += put_all(index, rows)

@@ -8,11 +8,11 @@ Docs: https://semsearch.github.io/semsearch/store.html.md"""
 __all__ = ['application_id', 'format_version', 'schema', 'upgrades', 'inner_words', 'passing', 'columns', 'empty', 'static',
            'real', 'IndexFileError', 'damaged', 'unwritable', 'clear_errors', 'safely', 'make_tables', 'place_of',
            'connected', 'open_database', 'open_index', 'owner_of', 'empty_database', 'remove_database', 'word_terms',
-           'cache_folder', 'index_file', 'check_path', 'NotebookStore', 'file_stamp', 'file_digest', 'lenders',
-           'batches', 'hashed', 'row_passage', 'no_collector', 'told', 'read_matrix']
+           'cache_folder', 'index_file', 'check_path', 'NotebookStore', 'settled', 'gone_from', 'file_stamp',
+           'file_digest', 'lenders', 'batches', 'hashed', 'row_passage', 'no_collector', 'told', 'read_matrix']
 
 # %% ../nbs/01c_store.ipynb #ee9bf812
-import gc, glob, hashlib, json, os, re, time
+import gc, glob, hashlib, json, os, re, stat, time
 from collections import deque
 from contextlib import closing, contextmanager, suppress
 from functools import wraps
@@ -333,23 +333,45 @@ def notes(self:NotebookStore)->dict: # {path: (stamp, digest, kind, reason)}; th
     rows = self.db.execute('select path,mtime,size,ctime,digest,kind,reason from notebooks')
     return {path: ((mtime, size, ctime), *rest) for path,mtime,size,ctime,*rest in rows}
 
+# %% ../nbs/01c_store.ipynb #4742ee28
+def settled(
+    stamp:tuple, # from file_stamp
+    moment:int, # of the look, in ns
+)->tuple: # the last part is None if a later change could have the same stamp
+    "Leave out the last part of a stamp that cannot be trusted"
+    mtime,size,ctime = stamp
+    return stamp if mtime is None or max(mtime, ctime) < moment-2_000_000_000 else (mtime, size, None)
+
+# %% ../nbs/01c_store.ipynb #4f3d761e
+def gone_from(
+    rows, # paths that are stored
+    files, # paths that were found
+    errors, # paths of folders that could not be listed
+)->list: # of paths
+    "What is really no longer there"
+    unseen = tuple(path.rstrip(os.sep)+os.sep for path in errors)
+    return [path for path in rows if path not in files and not path.startswith(unseen)]
+
 # %% ../nbs/01c_store.ipynb #8c58ff57
 @patch
 @safely
 def changes(self:NotebookStore
-)->AttrDict: # files: {path: stamp}; stale and gone: paths; known: {path: digest}; failed: {path: reason}
+)->AttrDict: # files: {path: stamp}; stale, gone: paths; known: {path: digest}; failed, errors: by path; moment: in ns
     "What happened to the folder since the last update, by time and size"
-    parents = {}
+    parents,moment = {},time.time_ns()
     def place(path): # as absolute does, but each folder is looked up once
         parent,name = os.path.split(os.path.abspath(path))
         if parent not in parents: parents[parent] = os.path.realpath(parent)
         return text_name(os.path.join(parents[parent], name))
-    found = find_notebooks(self.paths.map(self.absolute), **self.kwargs)
-    files,rows = {place(path): file_stamp(path) for path in found},self.notes()
+    found,rows = find_notebooks(self.paths.map(self.absolute), **self.kwargs),self.notes()
+    errors = {place(error.path): error for error in found.errors}
+    files = {place(path): settled(file_stamp(path), moment) for path in [*found, *found.errors.attrgot('path')]}
     failed = {path: reason for path,(_,_,kind,reason) in rows.items() if kind in passing}
-    stale = [path for path,stamp in files.items() if path in failed or path not in rows or stamp != rows[path][0]]
-    return AttrDict(files=files, stale=stale, gone=[path for path in rows if path not in files], failed=failed,
-                    known={path: None if path in failed else digest for path,(_,digest,*_) in rows.items()})
+    known = {path: None if path in failed else digest for path,(_,digest,*_) in rows.items()}
+    def stale(path, stamp): return (path in failed or path in errors or path not in rows or stamp != rows[path][0]
+                                    or stamp[2] is None and file_digest(path) != known[path])
+    return AttrDict(files=files, stale=[path for path,stamp in files.items() if stale(path, stamp)], known=known,
+                    gone=gone_from(rows, files, errors), failed=failed, errors=errors, moment=moment)
 
 # %% ../nbs/01c_store.ipynb #40aa268d
 def file_stamp(
@@ -364,8 +386,11 @@ def file_digest(
     path, # a file
 ): # 32 hexadecimal digits, or None if it cannot be read
     "A hash of the file's bytes"
-    if not os.path.isfile(path): return 'a folder' if os.path.isdir(path) else 'no file'
-    try: return 'too large' if os.path.getsize(path) > largest else sha256_of(path)[:32]
+    try:
+        info = os.stat(path)
+        if not stat.S_ISREG(info.st_mode): return 'a folder' if stat.S_ISDIR(info.st_mode) else 'no file'
+        return 'too large' if info.st_size > largest else sha256_of(path)[:32]
+    except FileNotFoundError: return 'no file'
     except OSError: return None
 
 # %% ../nbs/01c_store.ipynb #d1c233b2
@@ -462,17 +487,19 @@ def first_vectors(self:NotebookStore,
 @patch
 def read_stale(self:NotebookStore,
     changes:AttrDict, # from changes
-)->L: # of (path, digest, passages, error); passages is None where the bytes are the old ones
+)->L: # of (path, digest, passages, error); passages is None where the old ones stay
     "Read and cut the notebooks that look changed"
-    digests = {path: file_digest(path) for path in changes.stale}
-    same = [path for path,digest in digests.items() if digest and changes.known.get(path) == digest]
-    other = [path for path in changes.stale if path not in set(same)]
-    found = split_all(other, max_tokens=self.max_tokens, tokenize=self.encoder.tokenize)
-    digests.update({path: None for path in other if file_stamp(path) != changes.files[path]}) # saved while it was read
-    bad = {path: one for path,one in zip(other, found) if isinstance(one, NotebookError)}
-    return L((path, digests[path], None, None) for path in same) + L(
-        (path, digests[path], *((L(), bad[path]) if path in bad else (one, None))) for path,one in zip(other, found)
-        if path not in bad or bad[path].reason != changes.failed.get(path))
+    digests = {path: file_digest(path) for path in changes.stale if path not in changes.errors}
+    same,other = L(list(digests)).partition(lambda path: digests[path] and changes.known.get(path) == digests[path])
+    found = dict(zip(other, split_all(other, max_tokens=self.max_tokens, tokenize=self.encoder.tokenize)))
+    def now(path): return settled(file_stamp(path), changes.moment)
+    digests.update({path: None for path in other if now(path) != changes.files[path]}) # saved while it was read
+    bad = {**changes.errors, **{path: one for path,one in found.items() if isinstance(one, NotebookError)}}
+    def stays(path): return path in changes.known and bad[path].kind == 'unreadable' and not digests.get(path)
+    return (L((path, digests[path], None, None) for path in same)
+            + L((path, digests[path], one, None) for path,one in found.items() if path not in bad)
+            + L((path, digests.get(path), None if stays(path) else L(), error) for path,error in bad.items()
+                if error.reason != changes.failed.get(path)))
 
 # %% ../nbs/01c_store.ipynb #65ff2b7a
 def batches(
@@ -515,16 +542,18 @@ def write_batch(self:NotebookStore,
 )->L: # hashes of the passages that were stored
     "Store some notebooks in one transaction, with a first vector for each new text"
     touch,texts = 'update notebooks set mtime=?,size=?,ctime=? where path=?',hashed(rows)
+    name = 'update notebooks set digest=null,kind=?,reason=? where path=?'
     vectors = self.first_vectors(texts.filter(lambda row: row[0] not in known))
     hashes = texts.itemgot(0)
     stored = iter(hashes)
     with self.writing():
         lost = set(self.unknown(key for key in hashes if key not in vectors)) # cleared away meanwhile
         vectors.update(self.first_vectors(texts.filter(lambda row: row[0] in lost)))
-        self.next_edition()
+        if any(row[2] is not None for row in rows): self.next_edition()
         self.db.executemany('insert or ignore into vectors values(?,?,?,0)', ((key, *row) for key,row in vectors.items()))
         for path,digest,passages,error in rows:
-            if passages is None: self.db.execute(touch, (*files[path], path))
+            if passages is None and error: self.db.execute(name, (error.kind, error.reason, path))
+            elif passages is None: self.db.execute(touch, (*files[path], path))
             else: self.store(path, files[path], digest, passages, error, list(islice(stored, len(passages))))
     return hashes
 

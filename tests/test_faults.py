@@ -1,5 +1,5 @@
 "What a stranger may put before semsearch: notebooks, names, models and index files made to harm, old or odd."
-import gzip, json, os, shutil, subprocess, sys, tempfile, time
+import errno, gzip, json, os, resource, shutil, subprocess, sys, tempfile, time
 from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,6 +9,8 @@ from helpers import (answers, can_fork, check_same, content, fresh_content, hear
 from semsearch.cli import remove_index
 from semsearch.core import Hit, Hits, Passage
 from semsearch.index import NotebookIndex
+from semsearch.loader import load_passages
+from semsearch.shelf import is_gone
 from semsearch.store import IndexFileError, format_version, upgrades
 from semsearch.notebook import read_notebook
 from semsearch.passages import split_notebook
@@ -109,6 +111,93 @@ def test_a_file_of_two_gigabytes_and_a_bomb_are_named_in_bounded_memory(tmp_path
     done = subprocess.run([sys.executable, '-c', code, str(tmp_path)], capture_output=True, text=True)
     assert done.stdout.startswith('too large json 500000 '), done
     assert int(done.stdout.split()[-1]) < 1200
+
+# A failed look is not an empty folder
+
+class Failing:
+    "The system's own calls, which fail for paths that end in a name"
+    def __init__(self, monkeypatch, number, *calls):
+        self.number,self.names = number,()
+        for name in calls: monkeypatch.setattr(os, name, self.wrapped(getattr(os, name)))
+    def wrapped(self, call):
+        def called(path='.', *args, **kwargs):
+            if isinstance(path, (str, os.PathLike)) and str(path).endswith(self.names or ('\0',)): raise OSError(self.number, os.strerror(self.number), str(path))
+            return call(path, *args, **kwargs)
+        return called
+
+@pytest.mark.parametrize('number', [errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG, errno.ENOMEM])
+@pytest.mark.parametrize('asked', ['', '/sub/*.ipynb', '/**/*.ipynb'])
+def test_a_failed_look_is_not_an_empty_folder(tmp_path, encoder, monkeypatch, number, asked):
+    folder = make_notebooks(tmp_path/'nbs', 0 if 'sub' in asked else 2, 3); make_notebooks(folder/'sub', 3, 3, seed=1)
+    system = Failing(monkeypatch, number, 'scandir', 'listdir')
+    with opened(f'{folder}{asked}', encoder, tmp_path/'i.db') as index:
+        index.update(); before = answers(index, refresh=False)
+        system.names = '/sub',
+        done = index.update()
+        assert (done.removed, done.skipped) == (0, 1) and answers(index, refresh=False) == before
+        assert done.errors == [(str(folder/'sub'), os.strerror(number))]
+        system.names = ()
+        (folder/'sub'/'n00.ipynb').unlink()
+        assert index.update().removed == 2 and not index.errors() # the notebook, and the note that the folder was not seen
+
+def test_a_notebook_that_cannot_be_read_for_a_moment_keeps_what_was_stored(tmp_path, encoder, monkeypatch):
+    folder = make_notebooks(tmp_path/'nbs', 3, 3)
+    system = Failing(monkeypatch, errno.ESTALE, 'stat', 'scandir')
+    with opened(folder, encoder, tmp_path/'i.db') as index:
+        index.update(); before = answers(index, refresh=False)
+        system.names = 'n01.ipynb','n02.ipynb'
+        done = index.update()
+        assert (done.removed, done.skipped) == (0, 2) and answers(index, refresh=False) == before
+        assert index.update().skipped == 2 # and still
+        system.names = ()
+        assert not index.update().errors and answers(index, refresh=False) == before
+        (folder/'n01.ipynb').unlink(); (folder/'n01.ipynb').mkdir() # this can be seen well, and it is another thing
+        assert index.update().skipped == 1 and not any('n01' in str(hit) for mode in answers(index) for hit in answers(index)[mode])
+
+def test_no_more_files_may_be_opened_and_nothing_is_forgotten(tmp_path, encoder):
+    folder = make_notebooks(tmp_path/'nbs'/'deep', 3, 2).parent
+    with opened(folder, encoder, tmp_path/'i.db') as index:
+        index.update()
+        limits,held = resource.getrlimit(resource.RLIMIT_NOFILE),[]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+        try:
+            with suppress(OSError):
+                while True: held.append(open(os.devnull))
+            todo = index.changes()
+        finally:
+            for file in held: file.close()
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert not todo.gone and [error.reason for error in todo.errors.values()] == ['Too many open files']
+
+def test_a_path_that_is_too_long_for_the_system_is_named(tmp_path):
+    folder,there = tmp_path/'nbs',os.open(tmp_path, os.O_RDONLY)
+    cells(make_notebooks(folder, 0, 0)/'a.ipynb', '# A')
+    here = os.getcwd()
+    try:
+        os.chdir(folder)
+        for _ in range(40): os.mkdir('d'*130); os.chdir('d'*130)
+        Path('b.ipynb').write_text('{}')
+    finally: os.chdir(here); os.close(there)
+    found = load_passages(folder)
+    assert found.attrgot('title') == ['A'] and found.errors.attrgot('reason') == ['File name too long']
+    assert len(found.errors[0].path) > 4000
+
+def test_an_edit_with_the_stamp_of_the_last_look_is_seen(tmp_path, encoder):
+    "As on a file system that counts in steps of two seconds, or after the clock was set back"
+    path = cells(tmp_path/'a.ipynb', 'sort a list')
+    alike = 'update notebooks set mtime=?, ctime=iif(ctime is null, null, ?)'
+    with opened(tmp_path, encoder, tmp_path/'i.db') as index:
+        index.update()
+        info = cells(path, 'find a city').stat()
+        with index.db: index.db.execute(alike, (info.st_mtime_ns, info.st_ctime_ns))
+        assert index.update().changed == 1 and index.search('city', 1, refresh=False)[0].text == 'find a city'
+        assert not index.changes().stale
+
+def test_the_shelf_takes_no_silent_disk_for_a_missing_one(tmp_path, monkeypatch):
+    system = Failing(monkeypatch, errno.EIO, 'lstat', 'stat')
+    assert [is_gone(str(tmp_path/name)) for name in ('', 'lost', '*.ipynb', 'lost/*.ipynb')] == [False, True, False, True]
+    system.names = '/lost',
+    assert not is_gone(str(tmp_path/'lost'))
 
 # Time, permissions, and files of older versions
 
