@@ -22,7 +22,7 @@ from .loader import split_all
 from .milvus import batched, notebook_key, quoted
 from .notebook import NotebookError
 from .remote import MilvusStore, stored
-from .store import IndexFileError, file_digest, file_stamp
+from .store import IndexFileError, file_digest, file_stamp, settled, settled
 
 # %% ../nbs/11a_corpus.ipynb #5b58d083
 def packed(
@@ -171,7 +171,7 @@ def read_table(
 ): # the same notebooks, read and cut
     "Read a batch of notebooks"
     paths = table['path'].to_pylist()
-    marks = [(path, file_stamp(path), file_digest(path)) for path in paths]
+    marks = [(path, settled(file_stamp(path), time.time_ns()), file_digest(path)) for path in paths]
     found = split_all(paths, show_progress_bar=False, max_tokens=max_tokens, tokenize=tokenize)
     def row(mark, one):
         if isinstance(one, NotebookError): return packed(stored(*mark, error=(one.kind, one.reason)))

@@ -7,9 +7,10 @@ Docs: https://semsearch.github.io/semsearch/store.html.md"""
 # %% auto #0
 __all__ = ['application_id', 'format_version', 'schema', 'upgrades', 'inner_words', 'passing', 'columns', 'empty', 'static',
            'real', 'IndexFileError', 'damaged', 'unwritable', 'clear_errors', 'safely', 'make_tables', 'place_of',
-           'connected', 'open_database', 'open_index', 'owner_of', 'empty_database', 'remove_database', 'word_terms',
-           'cache_folder', 'index_file', 'check_path', 'NotebookStore', 'settled', 'gone_from', 'file_stamp',
-           'file_digest', 'lenders', 'batches', 'hashed', 'row_passage', 'no_collector', 'told', 'read_matrix']
+           'make_place', 'make_private', 'connected', 'open_database', 'open_index', 'owner_of', 'empty_database',
+           'remove_database', 'word_terms', 'cache_folder', 'index_file', 'check_path', 'NotebookStore', 'settled',
+           'gone_from', 'file_stamp', 'file_digest', 'lenders', 'batches', 'hashed', 'row_passage', 'no_collector',
+           'told', 'read_matrix']
 
 # %% ../nbs/01c_store.ipynb #ee9bf812
 import gc, glob, hashlib, json, os, re, stat, time
@@ -121,6 +122,24 @@ def place_of(
     try: return (info := os.stat(file)).st_dev,info.st_ino
     except OSError: return None
 
+# %% ../nbs/01c_store.ipynb #92f345bd
+def make_place(
+    file, # a database, there or not
+):
+    "Make a file, and a folder for it, that nobody else may read"
+    Path(file).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(OSError): os.close(os.open(file, os.O_CREAT | os.O_EXCL, 0o600)) # SQLite says what is wrong
+
+def make_private(
+    file, # a database of ours
+):
+    "Take a file, and what is beside it, from other users, also if it was made before"
+    usual = xdg_cache_home()/'semsearch'
+    for path in (usual, *(f'{file}{end}' for end in ('', '-wal', '-shm', '-journal', '.lock', '.trouble'))):
+        with suppress(OSError):
+            if os.stat(path).st_mode & 0o077: os.chmod(path, 0o700 if path == usual else 0o600)
+
+# %% ../nbs/01c_store.ipynb #040a7aa8
 def connected(
     file, # a path, or ':memory:'
     *kind, # owner, version, schema and upgrades, as in make_tables; none: a file that is there is taken as it is
@@ -132,6 +151,7 @@ def connected(
     if not kind: return db
     with db: make_tables(db, file, *kind)
     with suppress(apsw.BusyError): db.pragma('journal_mode', 'wal') # whoever is in the way is doing the same
+    make_private(file)
     return db
 
 def open_database(
@@ -141,7 +161,7 @@ def open_database(
     "Open a database of one kind, and make it if it is not there"
     import apsw
     if str(file).endswith('.ipynb'): raise IndexFileError(f'{file} is a notebook; name another file for the index.')
-    try: str(file) == ':memory:' or not kind or Path(file).parent.mkdir(parents=True, exist_ok=True)
+    try: str(file) == ':memory:' or not kind or make_place(file)
     except OSError as error: raise unwritable(file, error.strerror) from error
     with clear_errors(file):
         while True:
@@ -325,7 +345,7 @@ def note_paths(self:NotebookStore,
     self.db.execute("insert or replace into info values('paths',?)", (places,))
 
 # %% ../nbs/01c_store.ipynb #69ed31bd
-passing = 'unreadable','package' # kinds of errors that may go away while the file stays as it is
+passing = 'unreadable','package','link' # kinds of errors that may go away while the file stays as it is
 
 @patch
 def notes(self:NotebookStore)->dict: # {path: (stamp, digest, kind, reason)}; the last two of an error, or None

@@ -6,6 +6,8 @@ from pathlib import Path
 import apsw, pytest
 from helpers import (answers, can_fork, check_same, content, fresh_content, heard, make_notebooks, opened, start,
                      tiny_encoder, write)
+from semsearch.behind import alone, leaving_word
+from semsearch.cache import ScoreCache
 from semsearch.cli import remove_index
 from semsearch.core import Hit, Hits, Passage
 from semsearch.index import NotebookIndex
@@ -198,6 +200,61 @@ def test_the_shelf_takes_no_silent_disk_for_a_missing_one(tmp_path, monkeypatch)
     assert [is_gone(str(tmp_path/name)) for name in ('', 'lost', '*.ipynb', 'lost/*.ipynb')] == [False, True, False, True]
     system.names = '/lost',
     assert not is_gone(str(tmp_path/'lost'))
+
+# Who may read what is kept
+
+def modes_of(*paths): return {path.name: oct(path.stat().st_mode & 0o777) for path in paths}
+
+def test_an_index_is_readable_for_its_owner_alone(tmp_path, encoder, monkeypatch):
+    monkeypatch.delenv('SEMSEARCH_INDEX_DIR'); monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
+    folder,usual = make_notebooks(tmp_path/'nbs', 1, 2),tmp_path/'cache'/'semsearch'
+    was = os.umask(0o022)
+    try:
+        with opened(folder, encoder, None) as index:
+            index.update()
+            with alone(index.file): pass
+            with suppress(RuntimeError), leaving_word(index.file): os.chmod(usual, 0o755); raise RuntimeError('trouble')
+            ScoreCache().db.close()
+            kept = sorted(usual.iterdir())
+            assert {path.suffix for path in kept} >= {'.db', '.db-wal', '.db-shm', '.lock', '.trouble'} and usual/'scores.db' in kept
+            assert set(modes_of(*kept).values()) == {'0o600'}
+            for path in kept: path.chmod(0o644)
+            with opened(folder, encoder, None): assert set(modes_of(*usual.glob('nbs*')).values()) == {'0o600'}
+            assert modes_of(usual) == dict(semsearch='0o700')
+        with opened(folder, encoder, tmp_path/'own'/'i.db'): assert modes_of(tmp_path/'own') == dict(own='0o700')
+    finally: os.umask(was)
+
+def test_a_folder_that_somebody_chose_and_a_file_of_another_program_keep_their_modes(tmp_path, encoder):
+    folder,file = make_notebooks(tmp_path/'nbs', 1, 2),tmp_path/'chosen'/'i.db'
+    file.parent.mkdir(); file.parent.chmod(0o755)
+    with apsw.Connection(str(tmp_path/'theirs.db')) as db: db.execute('create table notes(text)')
+    (tmp_path/'theirs.db').chmod(0o644)
+    with pytest.raises(IndexFileError): NotebookIndex(folder, encoder, tmp_path/'theirs.db')
+    with opened(folder, encoder, file): assert modes_of(file.parent, file, tmp_path/'theirs.db') == {'chosen': '0o755', 'i.db': '0o600', 'theirs.db': '0o644'}
+
+@pytest.mark.parametrize('asked', ['nbs', 'nbs/*.ipynb', 'nbs/**/*.ipynb'])
+def test_a_link_out_of_the_folders_is_named_and_not_read(tmp_path, encoder, asked):
+    folder = make_notebooks(tmp_path/'nbs', 2, 2); make_notebooks(tmp_path/'away', 1, 2, seed=3); make_notebooks(folder/'sub', 1, 2, seed=4)
+    cells(tmp_path/'away'/'secret.ipynb', 'swordfish')
+    (folder/'out.ipynb').symlink_to(tmp_path/'away'/'secret.ipynb'); (folder/'linked').symlink_to(tmp_path/'away')
+    (folder/'in.ipynb').symlink_to(folder/'sub'/'n00.ipynb'); (folder/'around').symlink_to(folder/'sub')
+    def found(*paths):
+        with opened([str(tmp_path/path) for path in paths], encoder, tmp_path/f'{len(paths)}.db') as index:
+            errors = index.update().errors
+            return 'swordfish' in str(answers(index)),{Path(path).name for path,_ in errors}
+    def named(*paths): return not found(*paths)[0] and found(*paths)[1]
+    assert named(asked) >= {'out.ipynb'} and ('*' in asked or named(asked) == {'out.ipynb', 'linked'})
+    read,left = found(asked, 'nbs/out.ipynb') # the link itself is named
+    assert read and 'out.ipynb' not in left and ('*' in asked or left == {'linked'})
+    assert found(asked, 'away', 'nbs/out.ipynb') == (True, set())
+
+def test_what_an_older_version_read_through_a_link_is_taken_out(tmp_path, encoder):
+    folder = make_notebooks(tmp_path/'nbs', 1, 2)
+    cells(tmp_path/'secret.ipynb', 'swordfish'); (folder/'out.ipynb').symlink_to(tmp_path/'secret.ipynb')
+    with opened([folder, tmp_path/'secret.ipynb'], encoder, tmp_path/'i.db') as index: # whose folders hold both
+        index.update(); assert 'swordfish' in str(answers(index))
+    with opened(folder, encoder, tmp_path/'i.db') as index:
+        assert index.update().skipped == 1 and 'swordfish' not in str(answers(index))
 
 # Time, permissions, and files of older versions
 
