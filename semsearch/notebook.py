@@ -75,7 +75,9 @@ def slim(
     for key in re.finditer(rb'(?<!\\)"(?:outputs|attachments)"\s*:\s*(?=[\[{])', data):
         if key.start() < done: continue
         end = value_end(data, key.end())
-        if end-key.end() > most: kept += [(done, key.end()+1), (end-1, end)]; done = end
+        if end-key.end() > most: kept += [(done, key.end()+1), (end-1, end)]
+        else: kept.append((done, end))
+        done = end # outputs within outputs belong to them
     kept.append((done, len(data)))
     left = sum(end-start for start,end in kept)
     if left > limit: raise ValueError(f'{left>>20} MB without its outputs')
