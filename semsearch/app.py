@@ -270,7 +270,7 @@ async def cell_view(
     def draw(full, last):
         notebook = read_at(full, file_stamp(full))
         part = around(notebook, state.cell, state.before, state.after)
-        raw = read_json(full).get('cells') if full.endswith('.ipynb') else None
+        raw = read_json(full).get('cells') if full.lower().endswith('.ipynb') else None
         pictures = {cell.index: cell_pictures(raw, cell.index) for cell in part.cells}
         return cell_panel(state.path, notebook, part, last, pictures, q=state.q, explain=state.explain, **state.filters)
     def last_cell(notebooks): return notebooks.index.last_cell(full, state.cell)

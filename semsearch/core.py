@@ -63,7 +63,8 @@ def without_magics(
 @patch(as_prop=True)
 def embed_text(self:Passage)->str:
     "What the models read: the place on the first line, then the words"
-    return f'{heading_path(self)}\n{without_magics(self.text)}'
+    python = self.facts.get('language', 'python') == 'python' # elsewhere % and ! mean something else
+    return f'{heading_path(self)}\n{without_magics(self.text) if python else self.text}'
 
 # %% ../nbs/00_core.ipynb #da31d590
 def text_hash(

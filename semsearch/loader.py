@@ -147,7 +147,7 @@ def outer_rules(
     return read_ignore(chain[root], '.git/info/exclude') + list(above)
 
 # %% ../nbs/01_loader.ipynb #269eda5a
-generated = {'_proc', '_docs', '_site', '__pycache__', 'node_modules', 'site-packages'}
+generated = {'_proc', '_docs', '_site', '_build', '__pycache__', 'node_modules', 'site-packages'}
 
 def is_clutter(
     folder:Path, # any folder
@@ -215,7 +215,7 @@ def list_folder(
 )->tuple: # of L of names: notebooks, folders, and links that lead out
     "What stands in one folder, as far as it should be searched"
     with os.scandir(folder) as entries: entries = L(entry for entry in entries if is_wanted(entry, rules, hidden, ignore))
-    notebooks,others = entries.partition(lambda entry: entry.name.endswith('.ipynb'))
+    notebooks,others = entries.partition(lambda entry: entry.name.lower().endswith('.ipynb'))
     def leads_out(entry): return entry.is_symlink() and not is_inside(entry.path, roots)
     out,inside = notebooks.partition(leads_out)
     out += others.filter(lambda entry: entry.is_symlink() and entry.is_dir() and leads_out(entry))

@@ -20,14 +20,15 @@ from itertools import accumulate
 from pathlib import Path
 from fastcore.foundation import L
 from .core import Passage, heading_path
-from .notebook import Cell, Notebook, NotebookError, clean_markdown, directives, fenced, heading_of
+from .notebook import Cell, Notebook, NotebookError, clean_markdown, directives, fenced, heading_of, same_headings, split_top
 
 # %% ../nbs/00b_passages.ipynb #0b66271f
 def clean_code(
     source:str, # code
-)->str: # the same without directive lines
-    "Code without the directives of nbdev and Quarto"
-    return re.sub(r'^[ \t]*#[ \t]*\|.*\n?', '', source, flags=re.M).strip('\n')
+)->str: # the same without directives, and without pictures and the like that are spelled out in it
+    "Code without the directives of nbdev and Quarto, and without base64"
+    def shorter(found): return ' ' if re.search('[a-z]', found[0]) and re.search('[A-Z]', found[0]) and re.search('[0-9]', found[0]) else found[0]
+    return re.sub(r'[A-Za-z0-9+/]{200,}={0,2}', shorter, split_top(source)[1] if '|' in source else source).strip('\n')
 
 # %% ../nbs/00b_passages.ipynb #72b66638
 @lru_cache(16)
@@ -55,7 +56,7 @@ def cell_parts(
 )->list: # of (level, heading) for headings, and of (None, text) for what stands between them
     "Cut one cell at its headings"
     if cell.cell_type != 'markdown': return [(None, clean_code(cell.source))]
-    parts,lines = [],cell.source.splitlines(keepends=True)
+    parts,lines = [],same_headings(cell.source)
     for line,code in zip(lines, fenced(lines)):
         found = None if code else heading_of(line)
         if found and found[1]: parts.append(found)
@@ -209,6 +210,7 @@ def make_passage(
         if cell.index in texts or text.strip(): texts.setdefault(cell.index, (cell, []))[1].append(text)
     cells = [cell for cell,_ in texts.values()]
     first,last,facts = cells[0],cells[-1],dict(place.facts, **cell_facts(cells))
+    if facts.get('language', 'python') != 'python': facts.pop('magics', None) # % and ! mean something else there
     text = '\n'.join(''.join(parts).strip('\n') for _,parts in texts.values())
     return Passage(place.path, place.title, place.headings, first.index, first.cell_id, first.cell_type,
                    text, last.index, facts)

@@ -160,7 +160,7 @@ def open_database(
 ): # an apsw.Connection; raises IndexFileError if the file is not ours
     "Open a database of one kind, and make it if it is not there"
     import apsw
-    if str(file).endswith('.ipynb'): raise IndexFileError(f'{file} is a notebook; name another file for the index.')
+    if str(file).lower().endswith('.ipynb'): raise IndexFileError(f'{file} is a notebook; name another file for the index.')
     try: str(file) == ':memory:' or not kind or make_place(file)
     except OSError as error: raise unwritable(file, error.strerror) from error
     with clear_errors(file):
