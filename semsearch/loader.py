@@ -7,8 +7,8 @@ Docs: https://semsearch.github.io/semsearch/loader.html.md"""
 # %% auto #0
 __all__ = ['generated', 'same_form', 'part_test', 'match_parts', 'Rule', 'read_rule', 'Rules', 'read_ignore', 'is_ignored',
            'covers', 'outer_rules', 'is_clutter', 'roots_of', 'is_inside', 'link_error', 'Found', 'is_wanted',
-           'list_folder', 'walk', 'tried', 'all_below', 'expand', 'find_notebooks', 'Passages', 'try_read', 'split_all',
-           'load_passages']
+           'list_folder', 'walk', 'tried', 'all_below', 'expand', 'find_notebooks', 'left_out', 'Passages', 'try_read',
+           'split_all', 'load_passages']
 
 # %% ../nbs/01_loader.ipynb #61b21a20
 import fnmatch, glob, os, re, unicodedata
@@ -302,6 +302,20 @@ def find_notebooks(
             found += inside; errors += out.map(link_error)
         else: raise FileNotFoundError(f'No such file or folder: {printable(given)}')
     return Found({os.path.abspath(path): path for path in found}.values(), errors=errors)
+
+# %% ../nbs/01_loader.ipynb #7f8ee195
+def left_out(
+    paths, # as in find_notebooks
+    hidden:bool=False, ignore:bool=True, # as in find_notebooks
+)->str: # one line; empty if there is nothing
+    "How many notebooks a look without rules would find, and how to have them"
+    rules = dict(hidden='in hidden folders; --hidden searches them', ignore='by .gitignore or as generated copies; --no-ignore searches them')
+    looks = dict(hidden=(True, ignore), ignore=(hidden, False))
+    there = len(find_notebooks(paths, hidden, ignore))
+    counts = {name: len(find_notebooks(paths, *look)) - there for name,look in looks.items() if look != (hidden, ignore)}
+    if not any(counts.values()) and (hidden, ignore) != (True, False) and (both := len(find_notebooks(paths, True, False)) - there):
+        return f'{both} left out; --hidden --no-ignore searches them'
+    return ', '.join(f'{count} left out {rules[name]}' for name,count in counts.items() if count)
 
 # %% ../nbs/01_loader.ipynb #19dc495c
 class Passages(Found):

@@ -183,6 +183,7 @@ def owner_of(
 ): # the application_id; 0 if there is nothing in it, None if it is something else; raises IndexFileError
     "Whose database is this?"
     import apsw
+    if not stat.S_ISREG(os.stat(file).st_mode): return None # a pipe would wait for a writer
     with open(file, 'rb') as data: head = data.read(72)
     if not head.startswith(b'SQLite format 3\0'): return None if head else 0
     both = 'select application_id,(select count(*) from sqlite_master) from pragma_application_id' # at one moment

@@ -129,3 +129,5 @@ def test_a_folder_that_is_not_there_is_said_at_once(tmp_path):
     done = subprocess.run([sys.executable, '-c', 'from semsearch.cli import main; main()', 'mcp', str(tmp_path/'no')], capture_output=True, text=True,
                           stdin=subprocess.DEVNULL)
     assert done.returncode == 2 and done.stdout == '' and done.stderr.count('\n') == 1 and 'No such file or folder' in done.stderr
+
+def test_an_endless_question_is_cut_as_on_the_page(answers): assert 'potatoes' in text(answers['endless'])
