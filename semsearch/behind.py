@@ -26,7 +26,7 @@ def alone(
 ): # raises TimeoutError if somebody still is; OSError if nothing can be written there
     "Be the only one who encodes an index"
     from filelock import FileLock
-    with FileLock(f'{file}.lock', timeout=seconds): yield
+    with FileLock(f'{file}.lock', timeout=seconds, mode=0o600): yield
 
 # %% ../nbs/02c_behind.ipynb #c76c8bba
 def step_back(
@@ -122,7 +122,7 @@ def leaving_word(
 ):
     "Leave word of an error, and nothing if there is none, or if the index is gone or another one"
     note,room = trouble_file(file),512
-    note.write_text(' '*room)
+    note.touch(0o600); note.write_text(' '*room)
     try: yield
     except Exception as error:
         other = isinstance(error, IndexFileError) and error.__cause__ is None # another format, or another model

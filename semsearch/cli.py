@@ -8,14 +8,15 @@ Docs: https://semsearch.github.io/semsearch/cli.html.md"""
 __all__ = ['app', 'Paths', 'IndexFile', 'Model', 'Hidden', 'NoIgnore', 'AsJson', 'Offline', 'TopK', 'RankerName', 'Group', 'Glob',
            'CellType', 'Language', 'Exported', 'Error', 'Since', 'AsJsonl', 'FilesOnly', 'Threshold', 'Context',
            'Explain', 'Wait', 'NoBackground', 'NoRerank', 'Mode', 'ParquetFile', 'Models', 'Candidates', 'AsObject',
-           'DefaultSearch', 'show_version', 'common', 'say', 'fail', 'in_one_line', 'go_offline', 'make_search',
-           'refresh', 'fancy', 'link', 'snippet_width', 'decorated', 'indented', 'show_hit', 'show_hits', 'find_hits',
-           'leaving_rest', 'search', 'make_index', 'remove_index', 'clear', 'show_shelf', 'status', 'check_worker',
-           'check_packages', 'check_index', 'checkup', 'doctor', 'similar', 'export_file', 'import_file', 'train',
-           'compare_models', 'evaluate_models', 'open_door', 'serve', 'serve_agents', 'spelled', 'main']
+           'is_question', 'DefaultSearch', 'show_version', 'common', 'say', 'fail', 'in_one_line', 'go_offline',
+           'make_search', 'refresh', 'fancy', 'link', 'snippet_width', 'decorated', 'indented', 'show_hit', 'show_hits',
+           'find_hits', 'leaving_rest', 'search', 'make_index', 'remove_index', 'clear', 'show_shelf', 'status',
+           'check_worker', 'check_packages', 'check_index', 'checkup', 'doctor', 'similar', 'export_file',
+           'import_file', 'train', 'compare_models', 'evaluate_models', 'open_door', 'serve', 'serve_agents', 'spelled',
+           'open_streams', 'main']
 
 # %% ../nbs/08_cli.ipynb #7b0bda85
-import codecs, json, os, shutil, signal, sys
+import codecs, json, os, re, shutil, signal, sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, List, Optional
@@ -24,14 +25,28 @@ from typer.core import TyperGroup
 from . import __version__
 from .core import Hit, Passage, plain_json, printable
 
+# %% ../nbs/08_cli.ipynb #6e0942d7
+def is_question(
+    arg:str, # of the command line
+)->bool:
+    "Can this be no option, although it begins with a dash?"
+    return bool(re.match(r'--?[^=\s]*\s', arg)) and not re.match(r'-[kgCmop]', arg)
+
 # %% ../nbs/08_cli.ipynb #ac92890a
 class DefaultSearch(TyperGroup):
     "Sub-commands, and a search where none is named"
     def parse_args(self, ctx, args):
         own = {name for option in self.get_params(ctx) for name in option.opts}
+        args = [f' {arg}' if is_question(arg) else arg for arg in args] # a blank in front of it is no part of a question
         words = any(arg == '--' or not arg.startswith('-') for arg in args) # a flag alone is no question
         if words and args[0] not in own and args[0] not in self.commands: args = ['search', *args]
         return super().parse_args(ctx, args)
+    def invoke(self, ctx):
+        try: return super().invoke(ctx)
+        except Exception as error: # typer has click's, or its own copy
+            if type(error).__name__ == 'NoSuchOption':
+                error.message += f' To search for these words: semsearch -- "{error.option_name}"'
+            raise
 
 app = typer.Typer(cls=DefaultSearch, no_args_is_help=True, pretty_exceptions_enable=False,
                   context_settings=dict(help_option_names=['-h', '--help']),
@@ -227,7 +242,9 @@ def find_hits(
         if report.added + report.changed + report.unchanged:
             return notebooks(query, top_k, refresh=False, **kwargs)
     if as_json: print('[]')
-    say(f"No notebooks in {', '.join(notebooks.index.paths)}")
+    from semsearch.loader import left_out
+    hint = left_out(notebooks.index.paths, **notebooks.index.kwargs)
+    say(f"No notebooks in {', '.join(notebooks.index.paths)}" + (f' ({hint})' if hint else ''))
     raise typer.Exit(1)
 
 # %% ../nbs/08_cli.ipynb #cddb2a77
@@ -564,8 +581,16 @@ def spelled(
 
 codecs.register_error('spelled', spelled)
 
+def open_streams():
+    "Give a program that was started without one of its streams an empty one; a file would get its number"
+    for number,name in enumerate(('stdin', 'stdout', 'stderr')):
+        try: os.fstat(number)
+        except OSError: os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None: setattr(sys, name, open(number, 'w' if number else 'r', closefd=False))
+
 def main():
     "The console script"
+    open_streams()
     if sys.stdout: sys.stdout.reconfigure(errors='spelled')
     try:
         try: app()

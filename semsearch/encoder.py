@@ -223,6 +223,15 @@ def encode_batch(self:Encoder,
     found = found.float().cpu().numpy() if kwargs['convert_to_tensor'] else found
     return found/np.linalg.norm(found, axis=1, keepdims=True).clip(1e-12)
 
+# %% ../nbs/01b_encoder.ipynb #d0b8a284
+@patch(as_prop=True)
+def limit(self:Encoder)->int: # raises ModelError if the model's own files say something that is no number of tokens
+    "How many tokens the model reads"
+    most = self.full.max_seq_length
+    if most is None: return 512
+    if isinstance(most, (int, float)) and not isinstance(most, bool) and most > 2: return most # static ones read all
+    raise ModelError(f'{self.model}: max_seq_length is {most!r}, and should be a number of tokens above 2')
+
 # %% ../nbs/01b_encoder.ipynb #c2ed254a
 @patch
 def encode(self:Encoder,
@@ -230,7 +239,7 @@ def encode(self:Encoder,
     progress=None, # called with the number of texts done
 )->np.ndarray: # (n, dim) float32, unit length
     "Encode passages"
-    texts,most = list(texts),self.full.max_seq_length or 512
+    texts,most = list(texts),self.limit
     vectors = np.empty((len(texts), self.full.get_embedding_dimension()), np.float32)
     if len(L(self.device)) > 1 and texts:
         return self.encode_batch(texts, device=list(self.device), batch_size=32, convert_to_tensor=False)
@@ -248,7 +257,7 @@ def encode_query(self:Encoder,
     query:str, # a question, or words
 )->np.ndarray: # (dim,) float32, unit length
     "Encode one query, in full precision"
-    limit = self.full.max_seq_length or 512
+    limit = self.limit
     if len(self.tokenize([query])[0])+2 > limit:
         warnings.warn(f'The query is longer than the {limit} tokens that the model reads; the rest does not count')
     return self.full.encode_query(query, normalize_embeddings=True, show_progress_bar=False).astype(np.float32)
@@ -299,7 +308,7 @@ def room(self:Encoder)->int: # 16 at least
     "How many tokens a passage may have to be read whole"
     if is_embedded(self.model): return 254
     prompts = [len(ids) for ids in self.tokenize([*self.full.prompts.values(), ''])]
-    return max(16, (self.full.max_seq_length or 512) - 2 - max(prompts))
+    return max(16, self.limit - 2 - max(prompts))
 
 # %% ../nbs/01b_encoder.ipynb #899d79e7
 def sharing_weights(

@@ -19,6 +19,7 @@ from fastcore.basics import AttrDict, patch
 from fastcore.foundation import L
 from fastcore.utils import truncstr
 from .core import Hit, Hits, Passage, printable
+from .loader import covers, read_rule
 from .names import defines, definition_phrases, module_names, names_in
 from .store import NotebookStore, columns, damaged, inner_words, real, row_passage, safely, static, told, word_terms
 
@@ -199,14 +200,14 @@ def check_query(
 def matches(
     path:str, # as it is shown
     patterns, # gitignore patterns; those that begin with ! leave out what they match
-)->bool:
+)->bool: # raises ValueError for a pattern that says nothing
     "Does a path match one of the patterns, and none of those with an exclamation mark?"
-    from pathspec import GitIgnoreSpec
-    wanted,unwanted = L(patterns).partition(lambda pattern: not pattern.startswith('!'))
-    def match(these):
-        try: return GitIgnoreSpec.from_lines(these).match_file(path)
-        except (ValueError, re.error) as error: raise ValueError(f'A pattern that cannot be read: {error}') from None
-    return (not wanted or match(wanted)) and not match(unwanted.map(lambda pattern: pattern[1:]))
+    rules = L(patterns).map(lambda pattern: (pattern, read_rule(pattern)))
+    for pattern,rule in rules:
+        if rule is None: raise ValueError(f'A pattern that cannot be read: {pattern}')
+    unwanted,wanted = rules.itemgot(1).partition(lambda rule: rule.wanted) # an exclamation mark
+    def match(these): return any(covers(rule, path) for rule in these)
+    return (not wanted or match(wanted)) and not match(unwanted)
 
 # %% ../nbs/02_index.ipynb #8c9387aa
 def nanoseconds(

@@ -123,8 +123,8 @@ def search(self:Tools,
 )->str: # numbered passages with the address of their cell, path#cell_id
     "Find passages in the user's Jupyter notebooks by meaning. Cite what you use by its address, path#cell_id."
     notice,filters = self.fresh(),dict(glob=glob, cell_type=cell_type, language=language, since=since)
-    filters = {name: value for name,value in filters.items() if value}
-    hits = self.ask(self.desk.search(query, min(top_k, 50), closely=True, **filters))
+    filters = {name: value[:2000] for name,value in filters.items() if value}
+    hits = self.ask(self.desk.search(query[:2000], min(top_k, 50), closely=True, **filters)) # as much as the page takes
     part = f'[encoded {hits.encoded:.0%}: what is said in other words than the query may be missed for now]'
     notice = '\n'.join(filter(None, [notice, part if hits.encoded < 1 else '']))
     return cite_all(self.encoder, hits, max_tokens, notice)

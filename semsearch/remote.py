@@ -226,18 +226,20 @@ def write_batch(self:MilvusStore,
     vectors,encoded = self.encode_new(new.itemgot(2).concat(), progress)
     self.put(stored(path, files[path], digest, passages, [vectors[p.hash] for p in passages],
                     error and (error.kind, error.reason)) for path,digest,passages,error in new)
-    self.touch({path: files[path] for path,*_ in same})
+    self.touch({path: (files[path], error) for path,_,_,error in same})
     return encoded
 
 # %% ../nbs/10c_remote.ipynb #1a296af9
 @patch
 def touch(self:MilvusStore,
-    stamps:dict, # {path: stamp}
+    notes:dict, # {path: (stamp, NotebookError or None)}
 ):
-    "Note that notebooks were saved without a change"
-    keys = {notebook_key(self.tenant, path): stamp for path,stamp in stamps.items()}
+    "Note that notebooks were saved without a change, or cannot be read at the moment"
+    keys = {notebook_key(self.tenant, path): note for path,note in notes.items()}
     rows = list(self.rows_with('id', keys, ['*'], notebooks=True))
-    for row in rows: row['notebook']['stamp'] = list(keys[row['id']])
+    for row in rows:
+        stamp,error = keys[row['id']]
+        row['notebook'].update(dict(error=[error.kind, error.reason], digest=None) if error else dict(stamp=list(stamp)))
     for some in batched(rows, 1000): self.ask('upsert', some, notebooks=True)
 
 # %% ../nbs/10c_remote.ipynb #7da2ee9a

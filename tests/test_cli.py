@@ -155,3 +155,59 @@ finally: print({'torch', 'transformers', 'sentence_transformers'} & sys.modules.
     (folder/'nbs/travel.ipynb').touch() # looks changed, and is not
     assert 'set()' in loaded('--help') and 'set()' in loaded('potatoes', 'nbs', *quick) and 'set()' in loaded('status', 'nbs')
     assert "{'torch'}" in loaded('potatoes', 'nbs', '--no-rerank') and "{'torch'}" in loaded('potatoes', 'nbs')
+
+# Odd surroundings
+
+@pytest.mark.parametrize('query', ['--step 4 of cooking', '-1 step of cooking', '- step'])
+def test_a_question_may_begin_with_a_dash(folder, query):
+    done = run(folder, query, 'nbs', *quick, '-k', '1')
+    assert done.returncode == 0 and '.ipynb:' in done.stdout, done.stderr
+
+def test_an_option_that_is_none_names_the_way_to_search_for_it(folder):
+    done = run(folder, '--error-on-warnings', 'nbs')
+    assert done.returncode == 2 and 'semsearch -- "--error-on-warnings"' in ' '.join(re.sub('[│╭╮╰╯─]', ' ', done.stderr).split())
+    assert run(folder, 'search', *quick, '--', '--step', 'nbs').returncode == 0
+
+def test_no_notebooks_says_which_rules_left_them_out(folder, tmp_path):
+    place = tmp_path/'repo'; (place/'.git').mkdir(parents=True); (place/'.hide').mkdir()
+    (place/'.gitignore').write_bytes('\ufeff*.ipynb\n'.encode()) # as some editors save it
+    notebook(place/'a.ipynb', '# A'); notebook(place/'b.ipynb', '# B')
+    assert '2 left out by .gitignore or as generated copies; --no-ignore searches them' in run(tmp_path, 'x', 'repo', *quick).stderr
+    assert run(tmp_path, 'A', 'repo', '--no-ignore', *quick).returncode == 0
+    (place/'.gitignore').write_text('/.hide/x\n/out/\n')
+    for name in ('a', 'b'): (place/f'{name}.ipynb').rename(place/'.hide'/f'{name}.ipynb')
+    assert '2 left out in hidden folders; --hidden searches them' in run(tmp_path, 'x', 'repo', *quick).stderr
+    (place/'out').mkdir(); notebook(place/'out'/'c.ipynb', '# C')
+    assert run(tmp_path, 'C', 'repo/out', *quick).returncode == 0 # named, although a rule above leaves it out
+    assert '(' not in run(folder, 'x', 'nothing', *quick).stderr
+
+def test_without_a_stream_the_answer_is_the_same(folder):
+    for close in ('2>&-', '0<&- 2>&-'):
+        done = subprocess.run(['bash', '-c', f'exec "$@" {close}', 'bash', *program, 'potatoes', 'nbs', '--json', *quick], cwd=folder, env=environment(folder), stdout=subprocess.PIPE, text=True)
+        assert done.returncode == 0 and json.loads(done.stdout)[0]['path'] == 'nbs/cooking.ipynb'
+    done = subprocess.run(['bash', '-c', 'exec "$@" >&-', 'bash', *program, 'potatoes', 'nbs', *quick], cwd=folder, env=environment(folder), stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0 and 'Traceback' not in done.stderr
+
+def test_a_pipe_is_no_index_and_no_parquet_file(folder, tmp_path):
+    os.mkfifo(tmp_path/'pipe')
+    for args in (['clear', 'nbs', '--index', tmp_path/'pipe'], ['potatoes', 'nbs', *quick, '--index', tmp_path/'pipe'], ['index', 'nbs', '--rebuild', '--index', tmp_path/'pipe']):
+        done = subprocess.run([*program, *map(str, args)], cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2 and 'Traceback' not in done.stderr and (tmp_path/'pipe').is_fifo(), done
+
+def test_a_damaged_parquet_file_is_named(folder, tmp_path):
+    pa,pq = pytest.importorskip('pyarrow'),pytest.importorskip('pyarrow.parquet')
+    assert run(folder, 'export', str(tmp_path/'good.parquet'), 'nbs').returncode == 0
+    table = pq.read_table(tmp_path/'good.parquet'); data = (tmp_path/'good.parquet').read_bytes()
+    def other(name, column, change):
+        values = [change(value) for value in table[column].to_pylist()]
+        pq.write_table(table.set_column(table.schema.get_field_index(column), table.schema.field(column).with_type(pa.array(values).type), pa.array(values)), tmp_path/name)
+    other('short.parquet', 'vectors', lambda row: [vector[:-2] for vector in row]); other('fewer.parquet', 'vectors', lambda row: row[1:])
+    other('nan.parquet', 'vectors', lambda row: [b'\xff\x7f'*(len(vector)//2) for vector in row]); other('text.parquet', 'passages', lambda row: ['{' for _ in row])
+    other('wrong.parquet', 'passages', lambda row: ['{"a": 1}' for _ in row]); pq.write_table(table.drop_columns(['passages']), tmp_path/'none.parquet')
+    (tmp_path/'cut.parquet').write_bytes(data[:len(data)//2]); (tmp_path/'bytes.parquet').write_bytes(data[:200] + bytes(200) + data[400:])
+    os.mkfifo(tmp_path/'pipe.parquet')
+    for file in sorted(tmp_path.glob('*.parquet')):
+        if file.name == 'good.parquet': continue
+        done = subprocess.run([*program, 'import', str(file), 'nbs', '--index', str(tmp_path/f'{file.name}.db')], cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=100)
+        assert done.returncode == 2 and 'Traceback' not in done.stderr and file.name in done.stderr, (file, done)
+    assert run(folder, 'import', str(tmp_path/'good.parquet'), 'nbs', '--index', str(tmp_path/'good.db')).returncode == 0

@@ -1,7 +1,7 @@
 "Who a model is"
 import json, os, shutil, subprocess, sys
 import pytest
-from semsearch.encoder import Encoder
+from semsearch.encoder import Encoder, ModelError
 
 program = 'import sys; from semsearch.encoder import Encoder; print(Encoder(sys.argv[1], "cpu").revision)'
 
@@ -40,3 +40,9 @@ def test_a_model_is_found_in_the_home_of_the_user(tmp_path, monkeypatch, model):
     shutil.copytree(model, tmp_path/'m')
     monkeypatch.setenv('HOME', str(tmp_path)); monkeypatch.setenv('USERPROFILE', str(tmp_path))
     assert Encoder('~/m', 'cpu').revision == Encoder(model, 'cpu').revision
+
+@pytest.mark.parametrize('limit', ['"many"', '-5', '0', '[1]', 'true'])
+def test_a_limit_that_is_no_number_of_tokens_is_named(tmp_path, model, limit):
+    import shutil; shutil.copytree(model, tmp_path/'model')
+    for file in (tmp_path/'model').rglob('sentence_bert_config.json'): file.write_text('{"max_seq_length": %s, "do_lower_case": false}' % limit)
+    with pytest.raises(ModelError, match='max_seq_length'): Encoder(str(tmp_path/'model'), 'cpu').limit

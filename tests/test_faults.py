@@ -1,16 +1,21 @@
 "What a stranger may put before semsearch: notebooks, names, models and index files made to harm, old or odd."
-import gzip, json, os, shutil, subprocess, sys, tempfile, time
+import errno, gzip, json, os, resource, shutil, subprocess, sys, tempfile, time
 from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
 import apsw, pytest
 from helpers import (answers, can_fork, check_same, content, fresh_content, heard, make_notebooks, opened, start,
                      tiny_encoder, write)
+from semsearch.behind import alone, leaving_word
+from semsearch.cache import ScoreCache
 from semsearch.cli import remove_index
 from semsearch.core import Hit, Hits, Passage
 from semsearch.index import NotebookIndex
+from semsearch.index import matches
+from semsearch.loader import Rules, covers, load_passages, read_rule
+from semsearch.shelf import is_gone
 from semsearch.store import IndexFileError, format_version, upgrades
-from semsearch.notebook import read_notebook
+from semsearch.notebook import read_notebook, slim
 from semsearch.passages import split_notebook
 from test_loader import needs_proc, unprintable
 
@@ -98,6 +103,42 @@ def test_the_work_grows_with_the_text_and_not_with_its_square(tmp_path, name, ki
     spent(1000)
     assert spent(100_000) < 50*max(.05, min(spent(10_000) for _ in range(3)))
 
+def spent(work, *args):
+    begin = time.process_time(); work(*args)
+    return time.process_time()-begin
+
+def grows(work, inputs):
+    "Ten times the input may cost thirty times the work; with its square it would be a hundred times"
+    first,*others = [min(spent(work, one) for _ in range(3)) for one in inputs]
+    return [later/max(.01, before) for before,later in zip([first, *others], others)]
+
+def test_patterns_cost_no_more_with_many_stars():
+    "With a regular expression for the whole path, each further star multiplies the time"
+    def tried(shape):
+        name,pattern = 'a'*shape[1],'*a'*shape[0] + '*c'
+        assert not covers(read_rule(pattern), name) and Rules([pattern]).verdict(name) is None and not matches(name, [pattern, f'**/{pattern}/b'])
+    assert max(grows(tried, [(stars, 2000) for stars in (2, 20, 200)]) + grows(tried, [(20, length) for length in (250, 2500, 25_000)])) < 30
+    deep = '/'.join('a'*500)
+    assert not covers(read_rule('**/a/'*20 + 'b'), deep) and covers(read_rule('**/a/'*20 + 'a'), deep)
+
+@pytest.mark.parametrize('line', ['name{}', '/deep/er/name{}.ipynb', 'folder{}/', '!name{}'])
+def test_a_long_gitignore_costs_what_its_length_says(line):
+    lists = [[line.format(i) for i in range(count)] for count in (500, 5000, 50_000)]
+    assert max(grows(Rules, lists)) < 30
+    def ask(rules): # as often for each: a plain name is looked up
+        for i in range(1000): rules.verdict(f'some/where/{i}.ipynb')
+    assert max(grows(ask, map(Rules, lists))) < 3
+
+def test_a_long_cell_is_looked_through_once(tmp_path):
+    for mark in ('x = a | b\n', '%time x = 1\n', '# | note\ny = 2\n'):
+        def cut(lines): split_notebook(read_notebook(cells(tmp_path/'n.ipynb', mark*lines, kind='code')))
+        assert max(grows(cut, (200, 2000, 20_000))) < 30, mark
+
+def test_outputs_within_outputs_are_looked_through_once():
+    def nested(depth): return b'{"outputs":[1,' * depth + b']}' * depth
+    assert slim(nested(5)) == nested(5) and slim(nested(5), most=20) == b'{"outputs":[]}'
+    assert max(grows(slim, map(nested, (200, 2000, 20_000)))) < 30
+
 @needs_proc
 def test_a_file_of_two_gigabytes_and_a_bomb_are_named_in_bounded_memory(tmp_path):
     with open(tmp_path/'huge.ipynb', 'wb') as file: file.truncate(2 << 30)
@@ -109,6 +150,148 @@ def test_a_file_of_two_gigabytes_and_a_bomb_are_named_in_bounded_memory(tmp_path
     done = subprocess.run([sys.executable, '-c', code, str(tmp_path)], capture_output=True, text=True)
     assert done.stdout.startswith('too large json 500000 '), done
     assert int(done.stdout.split()[-1]) < 1200
+
+# A failed look is not an empty folder
+
+class Failing:
+    "The system's own calls, which fail for paths that end in a name"
+    def __init__(self, monkeypatch, number, *calls):
+        self.number,self.names = number,()
+        for name in calls: monkeypatch.setattr(os, name, self.wrapped(getattr(os, name)))
+    def wrapped(self, call):
+        def called(path='.', *args, **kwargs):
+            if isinstance(path, (str, os.PathLike)) and str(path).endswith(self.names or ('\0',)): raise OSError(self.number, os.strerror(self.number), str(path))
+            return call(path, *args, **kwargs)
+        return called
+
+@pytest.mark.parametrize('number', [errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG, errno.ENOMEM])
+@pytest.mark.parametrize('asked', ['', '/sub/*.ipynb', '/**/*.ipynb'])
+def test_a_failed_look_is_not_an_empty_folder(tmp_path, encoder, monkeypatch, number, asked):
+    folder = make_notebooks(tmp_path/'nbs', 0 if 'sub' in asked else 2, 3); make_notebooks(folder/'sub', 3, 3, seed=1)
+    system = Failing(monkeypatch, number, 'scandir', 'listdir')
+    with opened(f'{folder}{asked}', encoder, tmp_path/'i.db') as index:
+        index.update(); before = answers(index, refresh=False)
+        system.names = '/sub',
+        done = index.update()
+        assert (done.removed, done.skipped) == (0, 1) and answers(index, refresh=False) == before
+        assert done.errors == [(str(folder/'sub'), os.strerror(number))]
+        system.names = ()
+        (folder/'sub'/'n00.ipynb').unlink()
+        assert index.update().removed == 2 and not index.errors() # the notebook, and the note that the folder was not seen
+
+def test_a_notebook_that_cannot_be_read_for_a_moment_keeps_what_was_stored(tmp_path, encoder, monkeypatch):
+    folder = make_notebooks(tmp_path/'nbs', 3, 3)
+    system = Failing(monkeypatch, errno.ESTALE, 'stat', 'scandir')
+    with opened(folder, encoder, tmp_path/'i.db') as index:
+        index.update(); before = answers(index, refresh=False)
+        system.names = 'n01.ipynb','n02.ipynb'
+        done = index.update()
+        assert (done.removed, done.skipped) == (0, 2) and answers(index, refresh=False) == before
+        assert index.update().skipped == 2 # and still
+        system.names = ()
+        assert not index.update().errors and answers(index, refresh=False) == before
+        (folder/'n01.ipynb').unlink(); (folder/'n01.ipynb').mkdir() # this can be seen well, and it is another thing
+        assert index.update().skipped == 1 and not any('n01' in str(hit) for mode in answers(index) for hit in answers(index)[mode])
+
+def test_no_more_files_may_be_opened_and_nothing_is_forgotten(tmp_path, encoder):
+    folder = make_notebooks(tmp_path/'nbs'/'deep', 3, 2).parent
+    with opened(folder, encoder, tmp_path/'i.db') as index:
+        index.update()
+        limits,held = resource.getrlimit(resource.RLIMIT_NOFILE),[]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+        try:
+            with suppress(OSError):
+                while True: held.append(open(os.devnull))
+            todo = index.changes()
+        finally:
+            for file in held: file.close()
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert not todo.gone and [error.reason for error in todo.errors.values()] == ['Too many open files']
+
+def test_a_path_that_is_too_long_for_the_system_is_named(tmp_path):
+    folder,there = tmp_path/'nbs',os.open(tmp_path, os.O_RDONLY)
+    cells(make_notebooks(folder, 0, 0)/'a.ipynb', '# A')
+    here = os.getcwd()
+    try:
+        os.chdir(folder)
+        for _ in range(40): os.mkdir('d'*130); os.chdir('d'*130)
+        Path('b.ipynb').write_text('{}')
+    finally: os.chdir(here); os.close(there)
+    found = load_passages(folder)
+    assert found.attrgot('title') == ['A'] and found.errors.attrgot('reason') == ['File name too long']
+    assert len(found.errors[0].path) > 4000
+
+def test_an_edit_with_the_stamp_of_the_last_look_is_seen(tmp_path, encoder):
+    "As on a file system that counts in steps of two seconds, or after the clock was set back"
+    path = cells(tmp_path/'a.ipynb', 'sort a list')
+    alike = 'update notebooks set mtime=?, ctime=iif(ctime is null, null, ?)'
+    with opened(tmp_path, encoder, tmp_path/'i.db') as index:
+        index.update()
+        info = cells(path, 'find a city').stat()
+        with index.db: index.db.execute(alike, (info.st_mtime_ns, info.st_ctime_ns))
+        assert index.update().changed == 1 and index.search('city', 1, refresh=False)[0].text == 'find a city'
+        assert not index.changes().stale
+
+def test_the_shelf_takes_no_silent_disk_for_a_missing_one(tmp_path, monkeypatch):
+    system = Failing(monkeypatch, errno.EIO, 'lstat', 'stat')
+    assert [is_gone(str(tmp_path/name)) for name in ('', 'lost', '*.ipynb', 'lost/*.ipynb')] == [False, True, False, True]
+    system.names = '/lost',
+    assert not is_gone(str(tmp_path/'lost'))
+
+# Who may read what is kept
+
+def modes_of(*paths): return {path.name: oct(path.stat().st_mode & 0o777) for path in paths}
+
+def test_an_index_is_readable_for_its_owner_alone(tmp_path, encoder, monkeypatch):
+    monkeypatch.delenv('SEMSEARCH_INDEX_DIR'); monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
+    folder,usual = make_notebooks(tmp_path/'nbs', 1, 2),tmp_path/'cache'/'semsearch'
+    was = os.umask(0o022)
+    try:
+        with opened(folder, encoder, None) as index:
+            index.update()
+            with alone(index.file): pass
+            with suppress(RuntimeError), leaving_word(index.file): os.chmod(usual, 0o755); raise RuntimeError('trouble')
+            ScoreCache().db.close()
+            kept = sorted(usual.iterdir())
+            assert {path.suffix for path in kept} >= {'.db', '.db-wal', '.db-shm', '.lock', '.trouble'} and usual/'scores.db' in kept
+            assert set(modes_of(*kept).values()) == {'0o600'}
+            for path in kept: path.chmod(0o644)
+            with opened(folder, encoder, None): assert set(modes_of(*usual.glob('nbs*')).values()) == {'0o600'}
+            assert modes_of(usual) == dict(semsearch='0o700')
+        with opened(folder, encoder, tmp_path/'own'/'i.db'): assert modes_of(tmp_path/'own') == dict(own='0o700')
+    finally: os.umask(was)
+
+def test_a_folder_that_somebody_chose_and_a_file_of_another_program_keep_their_modes(tmp_path, encoder):
+    folder,file = make_notebooks(tmp_path/'nbs', 1, 2),tmp_path/'chosen'/'i.db'
+    file.parent.mkdir(); file.parent.chmod(0o755)
+    with apsw.Connection(str(tmp_path/'theirs.db')) as db: db.execute('create table notes(text)')
+    (tmp_path/'theirs.db').chmod(0o644)
+    with pytest.raises(IndexFileError): NotebookIndex(folder, encoder, tmp_path/'theirs.db')
+    with opened(folder, encoder, file): assert modes_of(file.parent, file, tmp_path/'theirs.db') == {'chosen': '0o755', 'i.db': '0o600', 'theirs.db': '0o644'}
+
+@pytest.mark.parametrize('asked', ['nbs', 'nbs/*.ipynb', 'nbs/**/*.ipynb'])
+def test_a_link_out_of_the_folders_is_named_and_not_read(tmp_path, encoder, asked):
+    folder = make_notebooks(tmp_path/'nbs', 2, 2); make_notebooks(tmp_path/'away', 1, 2, seed=3); make_notebooks(folder/'sub', 1, 2, seed=4)
+    cells(tmp_path/'away'/'secret.ipynb', 'swordfish')
+    (folder/'out.ipynb').symlink_to(tmp_path/'away'/'secret.ipynb'); (folder/'linked').symlink_to(tmp_path/'away')
+    (folder/'in.ipynb').symlink_to(folder/'sub'/'n00.ipynb'); (folder/'around').symlink_to(folder/'sub')
+    def found(*paths):
+        with opened([str(tmp_path/path) for path in paths], encoder, tmp_path/f'{len(paths)}.db') as index:
+            errors = index.update().errors
+            return 'swordfish' in str(answers(index)),{Path(path).name for path,_ in errors}
+    def named(*paths): return not found(*paths)[0] and found(*paths)[1]
+    assert named(asked) >= {'out.ipynb'} and ('*' in asked or named(asked) == {'out.ipynb', 'linked'})
+    read,left = found(asked, 'nbs/out.ipynb') # the link itself is named
+    assert read and 'out.ipynb' not in left and ('*' in asked or left == {'linked'})
+    assert found(asked, 'away', 'nbs/out.ipynb') == (True, set())
+
+def test_what_an_older_version_read_through_a_link_is_taken_out(tmp_path, encoder):
+    folder = make_notebooks(tmp_path/'nbs', 1, 2)
+    cells(tmp_path/'secret.ipynb', 'swordfish'); (folder/'out.ipynb').symlink_to(tmp_path/'secret.ipynb')
+    with opened([folder, tmp_path/'secret.ipynb'], encoder, tmp_path/'i.db') as index: # whose folders hold both
+        index.update(); assert 'swordfish' in str(answers(index))
+    with opened(folder, encoder, tmp_path/'i.db') as index:
+        assert index.update().skipped == 1 and 'swordfish' not in str(answers(index))
 
 # Time, permissions, and files of older versions
 

@@ -1,5 +1,5 @@
 "What the index promises when processes are killed, disks are full, files are damaged, and several want it at once."
-import itertools, os, random, resource, shutil, sqlite3, subprocess, sys, tempfile, time
+import itertools, json, os, random, resource, shutil, sqlite3, subprocess, sys, tempfile, time
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from helpers import (Remembering, answers, asked, can_fork, check_same, content,
 from semsearch.cli import remove_index
 from semsearch.core import Hit
 from semsearch.encoder import Encoder
+from semsearch.core import marked
 from semsearch.index import NotebookIndex, rare_words
 from semsearch.store import IndexFileError, empty, format_version, open_index, real
 from semsearch.loader import load_passages
@@ -747,3 +748,43 @@ def test_a_passage_is_no_longer_than_its_model_reads(tmp_path, encoder):
         texts = index.passages_at(range(len(index.load().ids))).map(lambda passage: passage.embed_text)
         assert max(map(len, full.tokenizer(list(texts)).input_ids)) <= 64
         assert 'Quantum physics' in texts[-1] and index.max_tokens == 62
+
+# Words in every script
+
+def page(path, *sources):
+    cells = [dict(id=f'c{i}', cell_type='markdown', metadata={}, source=source) for i,source in enumerate(sources)]
+    path.write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)))
+    return path
+
+@pytest.mark.parametrize('text,query', [
+    ('## 鸟\n\n用numpy计算候鸟迁徙的路线', '候鸟迁徙'), ('## 鸟\n\n用numpy计算候鸟迁徙的路线', 'numpy'), ('## 새\n\n철새이동경로를 계산한다', '이동경로'),
+    ('## 鳥\n\n渡り鳥のルートを計算する', '渡り鳥'), ('## นก\n\nคำนวณเส้นทางนกอพยพ', 'นกอพยพ'), ('Poincare\u0301 maps', 'poincaré'), ('The ﬁgures', 'figures'),
+    ('Mi\u00adgra\u00adtion', 'migration'), ('ｎｕｍｐｙ arrays', 'numpy'), ('Übungen', 'U\u0308bungen'), ('zero\u200bwidth', 'zerowidth')])
+def test_the_same_word_is_found_shown_and_marked_in_every_form(tmp_path, encoder, text, query):
+    page(tmp_path/'a.ipynb', text); page(tmp_path/'b.ipynb', 'Nothing of the kind. '*30)
+    with opened(tmp_path, encoder, ':memory:') as index:
+        hits = index.search(query, 5, 'bm25')
+        assert len(hits) == 1 and hits[0].text.splitlines()[-1] == text.splitlines()[-1] # shown as it was written
+        for width in (20, 100): assert any(strength for _,strength in hits[0].parts(query, width))
+        assert ''.join(part for part,_ in marked(text, query)) == text
+
+def test_most_strings_of_a_text_without_blanks_are_found(tmp_path, encoder):
+    text = '候鸟每年秋天从北方飞往南方过冬春天再飞回繁殖地科学家用卫星跟踪它们的路线并且研究气候变化对迁徙时间的影响'
+    page(tmp_path/'a.ipynb', text)
+    with opened(tmp_path, encoder, ':memory:') as index:
+        index.update()
+        assert all(index.search(text[i:i+4], 1, 'bm25', refresh=False) for i in range(len(text)-3))
+
+def test_a_file_of_an_older_version_is_read_again_and_encoded_only_where_it_differs(tmp_path, encoder):
+    folder = make_notebooks(tmp_path/'nbs', 3, 3)
+    page(folder/'cjk.ipynb', '计算候鸟迁徙')
+    with opened(folder, encoder, tmp_path/'i.db') as index:
+        index.update()
+        with index.db: # as it was before words were counted in this way
+            index.db.execute("delete from info where key='reading'"); index.db.execute("insert into words(words) values('delete-all')")
+            for row, in list(index.db.execute('select id from passages')): index.db.execute("insert into words(rowid,text) values(?,'old')", (row,))
+    with opened(folder, encoder, tmp_path/'i.db') as index:
+        report = index.update()
+        assert (report.changed, report.encoded) == (4, 0) and index.search('候鸟', 1, 'bm25', refresh=False)
+    check_same(content(tmp_path/'i.db'), fresh_content(folder, encoder, tmp_path/'fresh.db'))
+    with opened(folder, encoder, tmp_path/'i.db') as index: assert index.update().unchanged == 4

@@ -216,3 +216,92 @@ def test_no_word_of_the_large_collection_is_lost(tmp_path):
         assert not lost(notebook, passages), path
         assert all(len(tokens)+2 <= 160 for tokens in tokenize(passages.attrgot('embed_text'))), path
     assert len(paths) == 2338
+
+# Notebooks as people write them
+
+def read(path, data):
+    "A notebook of these bytes, or of these cells"
+    path.write_bytes(data if isinstance(data, bytes) else json.dumps(data).encode())
+    return read_notebook(path)
+
+def text_of(notebook): return ' '.join(' '.join([p.title, *p.headings, p.text]) for p in split_notebook(notebook))
+
+def one_cell(source, kind='markdown', **meta): return dict(nbformat=4, metadata=meta, cells=[dict(cell_type=kind, source=source, outputs=[])])
+
+@pytest.mark.parametrize('version', [2, 3, 4])
+def test_lines_without_line_ends_are_lines(tmp_path, version):
+    cells = [dict(cell_type='markdown', source=['# Beekeeping', '', 'Feed the bees', 'in autumn.']),
+             dict(cell_type='code', **{'source' if version == 4 else 'input': ['import csv', 'n = 7', 'def feed(b):', '    return b']})]
+    nb = dict(nbformat=version, cells=cells) if version == 4 else dict(nbformat=version, worksheets=[dict(cells=cells)])
+    notebook = read(tmp_path/'n.ipynb', nb)
+    assert notebook.title == 'Beekeeping' and notebook.cells[1].source == 'import csv\nn = 7\ndef feed(b):\n    return b'
+    assert {'beesin', 'csvn'}.isdisjoint(words(text_of(notebook)))
+
+def test_entities_have_a_semicolon_and_stand_in_no_code(tmp_path):
+    source = 'Ask https://x.org/a?q=1&timestamp=5&region=eu&copy=1 &amp; wait.\n\n```c\ncall(&parameters, "&lt;p&gt;");\n```\n\nInline `&amp;`, and a [b &eacute;](c).'
+    text = text_of(read(tmp_path/'n.ipynb', one_cell(source)))
+    for part in ('&timestamp=5&region=eu&copy=1 & wait', 'call(&parameters, "&lt;p&gt;")', '`&amp;`', 'b é'): assert part in text, part
+
+def test_directives_stand_at_the_top_and_tables_in_comments_stay(tmp_path):
+    code = '#| export\n# | echo: false\nx = load()\n# | name | pressure |\n# |-- raw  barometer files\n# | export | tonnes |'
+    passage, = split_notebook(read(tmp_path/'n.ipynb', one_cell(code, 'code')))
+    assert words(passage.text) >= {'pressure', 'barometer', 'tonnes'} and 'echo' not in passage.text and passage.facts['exported']
+    tree, = split_notebook(read(tmp_path/'n.ipynb', one_cell('# | export | tonnes |\n# |-- raw', 'code')))
+    assert 'tonnes' in tree.text and 'exported' not in tree.facts
+
+def test_only_what_is_a_tag_is_taken_out(tmp_path):
+    source = 'When k <p we use ridge, and k >p none. <p align="center" hidden>Shown</p > a<b>c</b><br/> x <i and so, y> z <img alt=\'<\' src=a.png>'
+    text = text_of(read(tmp_path/'n.ipynb', one_cell(source)))
+    assert {'ridge', 'Shown', 'c'} <= words(text) and 'align' not in text and 'src' not in text and 'k >p' in text
+
+@pytest.mark.parametrize('meta,wanted', [
+    (dict(kernelspec=dict(name='ir')), 'r'), (dict(kernelspec=dict(name='julia-1.10', display_name='Julia')), 'julia'),
+    (dict(kernelspec=dict(name='julia-1.5', language='julia'), language_info=dict(name='python')), 'julia'),
+    (dict(kernelspec=dict(name='.net-csharp', language='C#'), language_info=dict(name='polyglot-notebook')), 'c#'),
+    (dict(kernelspec=dict(name='python2'), language_info=dict(name='ipython')), 'python'), (dict(language='Julia'), 'julia'), ({}, 'python'),
+    (dict(kernelspec=dict(name='python3'), language_info=dict(name='python')), 'python'), (dict(kernelspec=7, language_info=[]), 'python')])
+def test_the_language_is_the_kernels(tmp_path, meta, wanted): assert read(tmp_path/'n.ipynb', one_cell('x', 'code', **meta)).language == wanted
+
+def test_the_language_of_text_notebooks_and_magics_of_python_alone(tmp_path):
+    pytest.importorskip('jupytext')
+    for name,text,wanted in (('a.R', '# # A\n\nx <- 1\n', 'r'), ('a.jl', '# # A\n\nx = 1\n', 'julia'), ('a.qmd', 'w\n\n```{r}\nx\n```\n', 'r')):
+        assert read(tmp_path/name, text.encode()).language == wanted
+    def passage(language): return split_notebook(read(tmp_path/'n.ipynb', one_cell('%hello world\nx = 1', 'code', kernelspec=dict(language=language))))[0]
+    assert 'hello' in passage('matlab').embed_text and 'magics' not in passage('matlab').facts
+    assert 'hello' not in passage('python').embed_text and passage('python').facts['magics'] == ['%hello']
+
+@pytest.mark.parametrize('source', ['Bread\n=====\n\nFlour.\n\nThe oven\n--------\n\nHot.', '<h1 align="center">Bread</h1>\n\nFlour.\n\n<h2>The\noven</h2>\n\nHot.',
+                                    '<center><H1><b>Bread</b></H1></center>\n\nFlour.\n\n## The oven\n\nHot.', '---\ntitle: >\n  Bread\n---\n\n## The oven\n\nHot.'])
+def test_headings_in_every_form(tmp_path, source):
+    notebook = read(tmp_path/'n.ipynb', one_cell(source))
+    assert notebook.title == 'Bread' and split_notebook(notebook)[-1].headings[-1:] == ('The oven',) and split_notebook(notebook)[-1].text.strip() == 'Hot.'
+
+def test_rules_tables_and_lists_are_no_headings(tmp_path):
+    source = 'Two lines\nof prose\n---\n\n- item\n---\n\n|a|b|\n|-|-|\n|1|2|\n\n```\nx\n===\n```\n'
+    assert [p.headings for p in split_notebook(read(tmp_path/'n.ipynb', one_cell(source)))] == [()]
+
+def test_pictures_in_code_are_left_out_and_long_words_stay(tmp_path):
+    import base64; picture = base64.b64encode(random.Random(1).randbytes(20_000)).decode()
+    for kind in ('code', 'raw'):
+        passages = split_notebook(read(tmp_path/'n.ipynb', one_cell(f'logo = "{picture}"\nshow(logo)\ngene = "{"ACGT"*100}"', kind)))
+        text = ' '.join(passages.attrgot('text'))
+        assert len(passages) < 8 and picture[:40] not in text and 'show(logo)' in text and text.count('ACGT') == 100
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16'])
+@pytest.mark.parametrize('ending', ['qmd', 'Rmd', 'rmd', 'py', 'PY', 'md'])
+def test_text_notebooks_in_any_case_and_encoding(tmp_path, encoding, ending):
+    pytest.importorskip('jupytext')
+    text = '# %% [markdown]\n# # Harvest\n# When?\n' if ending.lower() == 'py' else '---\ntitle: Harvest\n---\n\nWhen?\n'
+    assert read(tmp_path/f'n.{ending}', text.encode(encoding)).title == 'Harvest'
+
+def test_what_cannot_be_a_notebook_says_what_helps(tmp_path):
+    (tmp_path/'a.ipynb').write_text('version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n')
+    assert 'git lfs pull' in try_read(tmp_path/'a.ipynb').reason
+    (tmp_path/'a.py').write_bytes('# é'.encode('latin-1')); assert try_read(tmp_path/'a.py').kind == 'encoding'
+    os.mkfifo(tmp_path/'pipe.md'); (tmp_path/'zero.md').symlink_to('/dev/zero')
+    for name in ('pipe.md', 'zero.md'): assert try_read(tmp_path/name).reason == 'not a file'
+
+def test_built_copies_stay_out_and_any_case_of_the_ending_is_found(tmp_path):
+    for name in ('NOTE.IPYNB', 'book/intro.ipynb', 'book/_build/html/_sources/intro.ipynb', 'book/_build/jupyter_execute/intro.ipynb'):
+        (tmp_path/name).parent.mkdir(parents=True, exist_ok=True); write(tmp_path/name, [])
+    assert find_notebooks(tmp_path).map(lambda path: path.relative_to(tmp_path).as_posix()) == ['NOTE.IPYNB', 'book/intro.ipynb']

@@ -50,6 +50,7 @@ def answers(folder):
         budget=('search', dict(query='mountains and rivers', top_k=50, max_tokens=400)),
         secret=('search', dict(query='password of the bank swordfish', top_k=50)),
         quoted=('search', dict(query='what is "row by row"', top_k=9)), absent=('search', dict(query='LabelEncoder')),
+        endless=('search', dict(query='potatoes ' + 'and many other things '*20_000, top_k=1)),
         blank=('search', dict(query='  ')), none=('search', dict(query='x', top_k=0)), wrong=('search', dict(query=['x'])),
         cell=('read_cell', dict(path=str(folder/'nbs/files.ipynb'), cell_id='c1', before=1)),
         capped=('read_cell', dict(path=long, cell_id='c0', max_tokens=100)),
@@ -129,3 +130,5 @@ def test_a_folder_that_is_not_there_is_said_at_once(tmp_path):
     done = subprocess.run([sys.executable, '-c', 'from semsearch.cli import main; main()', 'mcp', str(tmp_path/'no')], capture_output=True, text=True,
                           stdin=subprocess.DEVNULL)
     assert done.returncode == 2 and done.stdout == '' and done.stderr.count('\n') == 1 and 'No such file or folder' in done.stderr
+
+def test_an_endless_question_is_cut_as_on_the_page(answers): assert 'potatoes' in text(answers['endless'])
