@@ -203,9 +203,9 @@ def interval(
 # %% ../nbs/03b_measure.ipynb #7b2c3720
 def leave_one_out(
     scores:dict, # {choice: {collection: (n,) values, one for each query}}
-)->dict: # {collection: (the choice that is best on the others, its mean on this one)}; of equals the first choice
+)->dict: # {collection: (choice that is best on the others, its mean on this one)}; of equals the first
     "Choose on all collections but one, and measure on that one"
-    collections = L(next(iter(scores.values())))
+    collections = L(list(next(iter(scores.values()))))
     def mean(choice, some): return some.map(lambda name: np.mean(scores[choice][name])).sum()/len(some)
     def best(left): return max(scores, key=lambda choice: mean(choice, collections.filter(lambda name: name != left)))
     return {name: (best(name), float(np.mean(scores[best(name)][name]))) for name in collections}
