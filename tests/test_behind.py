@@ -48,7 +48,7 @@ def test_a_folder_is_searchable_once_it_is_read(tmp_path, folder, minilm):
         assert (report.read, report.encoded, status.encoded) == (status.passages, 0, 0)
         assert set(index.load().kinds) == {static} and index.encoded() == 0
         hits = index.search('how do I put a list in order', 5, refresh=False)
-        assert hits.encoded == 0 and set(hits[0].scores) == {'dense', 'bm25'} and hits.rows()[0]['encoded'] == 0
+        assert hits.encoded == 0 and set(hits[0].scores) == {'dense', 'bm25', 'notebook'} and hits.rows()[0]['encoded'] == 0
         assert 'encoded 0%' in hits._repr_html_()
         assert index.encode() == len(set(index.load().ids)) - (status.passages-index.db.execute('select count(*) from vectors').get)
         hits = index.search('how do I put a list in order', 5, refresh=False)

@@ -108,7 +108,7 @@ def spent(work, *args):
     return time.process_time()-begin
 
 def grows(work, inputs):
-    "Ten times the input may cost thirty times the work; with its square it would be a hundred times"
+    "Ten times the input may cost sixty times the work on a busy machine; with its square it would be a hundred times"
     first,*others = [min(spent(work, one) for _ in range(3)) for one in inputs]
     return [later/max(.01, before) for before,later in zip([first, *others], others)]
 
@@ -117,14 +117,14 @@ def test_patterns_cost_no_more_with_many_stars():
     def tried(shape):
         name,pattern = 'a'*shape[1],'*a'*shape[0] + '*c'
         assert not covers(read_rule(pattern), name) and Rules([pattern]).verdict(name) is None and not matches(name, [pattern, f'**/{pattern}/b'])
-    assert max(grows(tried, [(stars, 2000) for stars in (2, 20, 200)]) + grows(tried, [(20, length) for length in (250, 2500, 25_000)])) < 30
+    assert max(grows(tried, [(stars, 2000) for stars in (2, 20, 200)]) + grows(tried, [(20, length) for length in (250, 2500, 25_000)])) < 60
     deep = '/'.join('a'*500)
     assert not covers(read_rule('**/a/'*20 + 'b'), deep) and covers(read_rule('**/a/'*20 + 'a'), deep)
 
 @pytest.mark.parametrize('line', ['name{}', '/deep/er/name{}.ipynb', 'folder{}/', '!name{}'])
 def test_a_long_gitignore_costs_what_its_length_says(line):
     lists = [[line.format(i) for i in range(count)] for count in (500, 5000, 50_000)]
-    assert max(grows(Rules, lists)) < 30
+    assert max(grows(Rules, lists)) < 60
     def ask(rules): # as often for each: a plain name is looked up
         for i in range(1000): rules.verdict(f'some/where/{i}.ipynb')
     assert max(grows(ask, map(Rules, lists))) < 3
@@ -132,12 +132,12 @@ def test_a_long_gitignore_costs_what_its_length_says(line):
 def test_a_long_cell_is_looked_through_once(tmp_path):
     for mark in ('x = a | b\n', '%time x = 1\n', '# | note\ny = 2\n'):
         def cut(lines): split_notebook(read_notebook(cells(tmp_path/'n.ipynb', mark*lines, kind='code')))
-        assert max(grows(cut, (200, 2000, 20_000))) < 30, mark
+        assert max(grows(cut, (200, 2000, 20_000))) < 60, mark
 
 def test_outputs_within_outputs_are_looked_through_once():
     def nested(depth): return b'{"outputs":[1,' * depth + b']}' * depth
     assert slim(nested(5)) == nested(5) and slim(nested(5), most=20) == b'{"outputs":[]}'
-    assert max(grows(slim, map(nested, (200, 2000, 20_000)))) < 30
+    assert max(grows(slim, map(nested, (200, 2000, 20_000)))) < 60
 
 @needs_proc
 def test_a_file_of_two_gigabytes_and_a_bomb_are_named_in_bounded_memory(tmp_path):

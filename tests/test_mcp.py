@@ -131,4 +131,4 @@ def test_a_folder_that_is_not_there_is_said_at_once(tmp_path):
                           stdin=subprocess.DEVNULL)
     assert done.returncode == 2 and done.stdout == '' and done.stderr.count('\n') == 1 and 'No such file or folder' in done.stderr
 
-def test_an_endless_question_is_cut_as_on_the_page(answers): assert 'potatoes' in text(answers['endless'])
+def test_an_endless_question_is_cut_as_on_the_page(answers): assert 'potatoes' in text(answers[1]['endless'])
