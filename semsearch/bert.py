@@ -16,7 +16,7 @@ from .encoder import ModelError, check_sha256, embedded_sha256, token_batches
 from .passages import embedded_folder, embedded_tokenizer
 from .table import weights
 
-# %% ../nbs/03c_bert.ipynb #d2eb8a52
+# %% ../nbs/03c_bert.ipynb #253491d7
 def read_weights(
     file, # a safetensors file whose hash was checked
 )->dict: # {name: array}, views of the file
@@ -26,7 +26,7 @@ def read_weights(
     def view(row): return data[start:][slice(*row['data_offsets'])].view(kinds[row['dtype']]).reshape(row['shape'])
     return {name: view(row) for name,row in json.loads(data[8:start].tobytes()).items() if name != '__metadata__'}
 
-# %% ../nbs/03c_bert.ipynb #cd0164f0
+# %% ../nbs/03c_bert.ipynb #27958de8
 def norm(
     x, weight, bias, # (tokens, width), and (width,) each
 ): # (tokens, width)
@@ -34,7 +34,7 @@ def norm(
     x = x - x.mean(-1, keepdims=True)
     return x/np.sqrt(np.square(x).mean(-1, keepdims=True) + 1e-12)*weight + bias
 
-# %% ../nbs/03c_bert.ipynb #3085b3a3
+# %% ../nbs/03c_bert.ipynb #5ff0b052
 def gelu(
     x, # (tokens, width); changed in place
 ): # (tokens, width)
@@ -47,7 +47,7 @@ def gelu(
         some -= rest*np.exp(-.5*size*size)*size*.5
     return x
 
-# %% ../nbs/03c_bert.ipynb #52bb0b89
+# %% ../nbs/03c_bert.ipynb #1d4e978c
 def attend(
     query, key, value, # (tokens, width) each, of one text
     heads:int, # which look side by side
@@ -60,7 +60,7 @@ def attend(
     found = shares @ value/shares.sum(-1, keepdims=True)
     return found.transpose(1, 0, 2).reshape(query.shape[1], -1)
 
-# %% ../nbs/03c_bert.ipynb #85f8f41e
+# %% ../nbs/03c_bert.ipynb #0b0f3245
 class Bert:
     "A BERT encoder, with those methods of a SentenceTransformer that a search calls"
     max_seq_length,heads,layers = 256,12,range(6)
@@ -76,12 +76,12 @@ class Bert:
         found += bias
         return found
 
-# %% ../nbs/03c_bert.ipynb #94cd0b90
+# %% ../nbs/03c_bert.ipynb #063dc0c1
 def load_bert()->Bert: # raises ValueError if the file is not the published one
     "The embedded all-MiniLM-L6-v2, whose hash is checked"
     return Bert(read_weights(check_sha256(embedded_folder()/'model.safetensors', embedded_sha256)))
 
-# %% ../nbs/03c_bert.ipynb #498cf341
+# %% ../nbs/03c_bert.ipynb #6e553074
 @patch
 def embed(self:Bert,
     texts, # strings
@@ -92,7 +92,7 @@ def embed(self:Bert,
     cut = [one.ids[:last] + one.ids[last:][-1:] for one in encodings]
     return [self.norm(word[ids] + place[:len(ids)] + text[0], 'embeddings.LayerNorm') for ids in cut]
 
-# %% ../nbs/03c_bert.ipynb #527f853d
+# %% ../nbs/03c_bert.ipynb #2f4d538f
 @patch
 def layer(self:Bert,
     number:int, # which layer
@@ -108,7 +108,7 @@ def layer(self:Bert,
     hidden = added(hidden, np.concatenate(found), 'attention.output')
     return added(hidden, gelu(dense(hidden, 'intermediate.dense')), 'output')
 
-# %% ../nbs/03c_bert.ipynb #65366573
+# %% ../nbs/03c_bert.ipynb #4ecab0fa
 @patch
 def run(self:Bert,
     texts:list, # (tokens, width) of each
@@ -126,7 +126,7 @@ def run(self:Bert,
     with ThreadPoolExecutor(os.cpu_count()) as pool: list(pool.map(step, batches))
     return found
 
-# %% ../nbs/03c_bert.ipynb #d474c7b6
+# %% ../nbs/03c_bert.ipynb #280f5dc7
 def unit(
     x, # (..., width)
 ): # the same, each of length 1
@@ -140,7 +140,7 @@ def encode_document(self:Bert,
     "Encode texts"
     return unit(np.stack([tokens.mean(0) for tokens in self.run(self.embed(texts), self.layers)]))
 
-# %% ../nbs/03c_bert.ipynb #e0a81522
+# %% ../nbs/03c_bert.ipynb #3a4aed48
 def reader_settings(): return json.loads((weights/'reader.json').read_text())
 
 class PairBert:
@@ -150,14 +150,14 @@ class PairBert:
         bert:Bert, # from load_bert
     ): # raises ModelError if the files are missing or damaged
         try: own = read_weights(check_sha256(weights/'reader.safetensors', reader_settings()['sha256']))
-        except (OSError, ValueError) as error: raise ModelError(f'The reader in {weights} is missing or damaged') from error
+        except (OSError, ValueError, KeyError) as error: raise ModelError(f'The reader in {weights} is missing or damaged') from error
         self.bert,self.known = bert,{} # known: {text: its tokens halfway}
         self.own = own = {name: one.astype(np.float32) for name,one in own.items()}
         better = {name[5:-1]+'weight': own[name] @ own[name[:-1]+'a'] for name in own if name.endswith('.b')}
         self.joint = Bert(bert.weights | {name: bert.weights[name] + one for name,one in better.items()})
     def token_vectors(self, texts): return self.bert.run(self.halfway(texts), self.bert.layers[self.apart:])
 
-# %% ../nbs/03c_bert.ipynb #31fac841
+# %% ../nbs/03c_bert.ipynb #f7c45821
 @patch
 def halfway(self:PairBert,
     texts, # strings
@@ -167,7 +167,7 @@ def halfway(self:PairBert,
     self.known.update(zip(new, self.bert.run(self.bert.embed(new), self.bert.layers[:self.apart])))
     return [self.known[text] for text in texts]
 
-# %% ../nbs/03c_bert.ipynb #5a8fac1a
+# %% ../nbs/03c_bert.ipynb #f4a1471a
 wall,spread = -3.,5. # as in the reader
 
 @patch

@@ -7,7 +7,7 @@ Docs: https://semsearch.github.io/semsearch/start.html.md"""
 # %% auto #0
 __all__ = ['few', 'LightEncoder', 'LightReader', 'LightLate', 'quick_search']
 
-# %% ../nbs/04a_start.ipynb #0bea5ba4
+# %% ../nbs/04a_start.ipynb #bc3ce0de
 import os
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1') # before numpy is imported, which looks at it once
 import numpy as np

@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import AttrDict, patch
 from fastcore.foundation import L
-from fastcore.xdg import xdg_cache_home
 from .core import Passage, printable, text_hash, words_of
 from .encoder import Encoder, ModelError, sha256_of
 from .loader import find_notebooks, split_all
@@ -242,7 +241,9 @@ def word_terms(
 # %% ../nbs/01c_store.ipynb #099be0bb
 def cache_folder()->Path:
     "Where files are kept that can be made again"
-    return Path(os.environ.get('SEMSEARCH_INDEX_DIR') or xdg_cache_home()/'semsearch').expanduser()
+    given = os.environ.get('XDG_CACHE_HOME', '')
+    caches = given if os.path.isabs(given) else '~/.cache'
+    return Path(os.environ.get('SEMSEARCH_INDEX_DIR') or f'{caches}/semsearch').expanduser()
 
 def index_file(
     paths:L, # the searched folders
