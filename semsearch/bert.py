@@ -87,7 +87,8 @@ def embed(self:Bert,
     texts, # strings
 )->list: # of (tokens, width), with the first and the last token that every text has
     "Tokens as vectors, before they have seen each other"
-    word,place,text = (self.weights[f'embeddings.{name}_embeddings.weight'] for name in ('word', 'position', 'token_type'))
+    tables = 'word','position','token_type'
+    word,place,text = (self.weights[f'embeddings.{name}_embeddings.weight'] for name in tables)
     last,encodings = self.max_seq_length-1,embedded_tokenizer().encode_batch(list(texts))
     cut = [one.ids[:last] + one.ids[last:][-1:] for one in encodings]
     return [self.norm(word[ids] + place[:len(ids)] + text[0], 'embeddings.LayerNorm') for ids in cut]
@@ -150,7 +151,8 @@ class PairBert:
         bert:Bert, # from load_bert
     ): # raises ModelError if the files are missing or damaged
         try: own = read_weights(check_sha256(weights/'reader.safetensors', reader_settings()['sha256']))
-        except (OSError, ValueError, KeyError) as error: raise ModelError(f'The reader in {weights} is missing or damaged') from error
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f'The reader in {weights} is missing or damaged') from error
         self.bert,self.known = bert,{} # known: {text: its tokens halfway}
         self.own = own = {name: one.astype(np.float32) for name,one in own.items()}
         better = {name[5:-1]+'weight': own[name] @ own[name[:-1]+'a'] for name in own if name.endswith('.b')}
@@ -188,6 +190,7 @@ def predict(self:PairBert,
     queries,passages = (self.halfway(texts) for texts in zip(*pairs))
     marks = [np.repeat([0, 1], [len(one), len(other)]) for one,other in zip(queries, passages)]
     both = [np.concatenate(some) + self.own['side'][mark] for *some,mark in zip(queries, passages, marks)]
-    read = self.joint.run(both, self.bert.layers[self.apart:], [np.float32(wall)*(mark[:,None] != mark) for mark in marks])
+    walls = [np.float32(wall)*(mark[:,None] != mark) for mark in marks]
+    read = self.joint.run(both, self.bert.layers[self.apart:], walls)
     scores = [self.compare(*np.split(hidden, [len(query)])) for hidden,query in zip(read, queries)]
     return np.array(scores, np.float32)/spread

@@ -24,7 +24,7 @@ from .ranker import CrossEncoderRanker, MeanRanker, SharedLateRanker
 from .search import NotebookSearch, late_and_reader
 
 # %% ../nbs/04a_start.ipynb #9ff83a39
-few = 500 # passages, about as many as numpy encodes while the library is imported
+few = 300 # passages, from which on the library's import pays
 
 class LightEncoder(Encoder):
     "The embedded bi-encoder in numpy, on its way from the beginning"
