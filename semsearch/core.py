@@ -17,7 +17,7 @@ from itertools import accumulate, groupby
 from urllib.parse import quote
 from fastcore.basics import GetAttr, basic_repr, patch, store_attr
 from fastcore.foundation import L
-from fastcore.utils import truncstr
+from fastcore.xtras import truncstr
 
 # %% ../nbs/00_core.ipynb #31aa60d2
 class Passage:

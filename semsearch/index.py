@@ -17,7 +17,7 @@ from itertools import accumulate
 import numpy as np
 from fastcore.basics import AttrDict, patch
 from fastcore.foundation import L
-from fastcore.utils import truncstr
+from fastcore.xtras import truncstr
 from .core import Hit, Hits, Passage, printable
 from .loader import covers, read_rule
 from .names import defines, definition_phrases, module_names, names_in

@@ -19,7 +19,7 @@ from itertools import takewhile
 from pathlib import Path
 from fastcore.basics import basic_repr, store_attr
 from fastcore.foundation import L
-from fastcore.utils import truncstr
+from fastcore.xtras import truncstr
 from .core import printable
 
 # %% ../nbs/00a_notebook.ipynb #285f1462

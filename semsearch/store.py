@@ -7,8 +7,8 @@ Docs: https://semsearch.github.io/semsearch/store.html.md"""
 # %% auto #0
 __all__ = ['application_id', 'format_version', 'schema', 'upgrades', 'inner_words', 'reading', 'passing', 'columns', 'empty',
            'static', 'real', 'IndexFileError', 'damaged', 'unwritable', 'clear_errors', 'safely', 'make_tables',
-           'place_of', 'make_place', 'make_private', 'connected', 'open_database', 'open_index', 'owner_of',
-           'empty_database', 'remove_database', 'word_terms', 'cache_folder', 'index_file', 'check_path',
+           'place_of', 'usual_folder', 'make_place', 'make_private', 'connected', 'open_database', 'open_index',
+           'owner_of', 'empty_database', 'remove_database', 'word_terms', 'cache_folder', 'index_file', 'check_path',
            'NotebookStore', 'settled', 'gone_from', 'file_stamp', 'file_digest', 'lenders', 'batches', 'hashed',
            'row_passage', 'no_collector', 'told', 'read_matrix']
 
@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import AttrDict, patch
 from fastcore.foundation import L
-from fastcore.xdg import xdg_cache_home
 from .core import Passage, printable, text_hash, words_of
 from .encoder import Encoder, ModelError, sha256_of
 from .loader import find_notebooks, split_all
@@ -123,6 +122,11 @@ def place_of(
     except OSError: return None
 
 # %% ../nbs/01c_store.ipynb #92f345bd
+def usual_folder()->Path:
+    "Our place in the user's cache folder"
+    given = os.environ.get('XDG_CACHE_HOME', '')
+    return Path(given if os.path.isabs(given) else '~/.cache').expanduser()/'semsearch'
+
 def make_place(
     file, # a database, there or not
 ):
@@ -134,7 +138,7 @@ def make_private(
     file, # a database of ours
 ):
     "Take a file, and what is beside it, from other users, also if it was made before"
-    usual = xdg_cache_home()/'semsearch'
+    usual = usual_folder()
     for path in (usual, *(f'{file}{end}' for end in ('', '-wal', '-shm', '-journal', '.lock', '.trouble'))):
         with suppress(OSError):
             if os.stat(path).st_mode & 0o077: os.chmod(path, 0o700 if path == usual else 0o600)
@@ -242,7 +246,7 @@ def word_terms(
 # %% ../nbs/01c_store.ipynb #099be0bb
 def cache_folder()->Path:
     "Where files are kept that can be made again"
-    return Path(os.environ.get('SEMSEARCH_INDEX_DIR') or xdg_cache_home()/'semsearch').expanduser()
+    return Path(os.environ.get('SEMSEARCH_INDEX_DIR') or usual_folder()).expanduser()
 
 def index_file(
     paths:L, # the searched folders

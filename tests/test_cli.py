@@ -147,14 +147,35 @@ def test_neighbours_are_shown(folder):
     shown = run(folder, 'step 2', 'nbs', '-g', 'files.ipynb', '-k', '1', '-C', '1', *quick).stdout
     assert shown.count('    | ') >= 2 and '    > ' in shown
 
-def test_help_and_first_stage_do_not_load_torch(folder):
+terminal = {'typer', 'click', 'rich', 'markdown_it', 'mdurl', 'pygments', 'attr', 'attrs', 'shellingham', 'annotated_doc', 'annotated_types', 'colorama',
+            'pydantic', 'pydantic_core', 'typing_extensions', 'typing_inspection', 'semsearch', 'fastcore'} # typer and what it imports, and ours
+storage = terminal | {'numpy', 'apsw', 'safetensors', 'filelock'}
+models = storage | {'tqdm', 'tokenizers'}
+
+@pytest.mark.parametrize('args, allowed', [(['--help'], terminal), (['status', 'nbs'], storage), (['potatoes', 'nbs', *quick], models),
+                                           (['potatoes', 'nbs', '--no-rerank'], models), (['potatoes', 'nbs'], models)])
+def test_a_command_imports_only_what_it_uses(folder, args, allowed):
     code = '''import sys; from semsearch.cli import app
 try: app(sys.argv[1:], standalone_mode=False)
-finally: print({'torch', 'transformers', 'sentence_transformers'} & sys.modules.keys(), file=sys.stderr)'''
-    def loaded(*args): return subprocess.run([sys.executable, '-c', code, *args], cwd=folder, env=environment(folder), capture_output=True, text=True).stderr
+finally: print(*{name.split('.')[0] for name in sys.modules}, *{'fastcore.parallel', 'fastcore.net'} & sys.modules.keys(), file=sys.stderr)'''
     (folder/'nbs/travel.ipynb').touch() # looks changed, and is not
-    assert 'set()' in loaded('--help') and 'set()' in loaded('potatoes', 'nbs', *quick) and 'set()' in loaded('status', 'nbs')
-    assert "{'torch'}" in loaded('potatoes', 'nbs', '--no-rerank') and "{'torch'}" in loaded('potatoes', 'nbs')
+    done = subprocess.run([sys.executable, '-c', code, *args], cwd=folder, env=environment(folder), capture_output=True, text=True)
+    found = {name for name in done.stderr.splitlines()[-1].split() if not name.startswith('_') and name != 'sitecustomize'}
+    assert found - allowed - sys.stdlib_module_names == set()
+    assert not found & {'asyncio', 'ssl', 'sqlite3', 'unittest'}
+
+def test_the_tools_for_agents_import_no_model_library():
+    code = 'import sys, semsearch.mcp; print(*{name.split(".")[0] for name in sys.modules})'
+    found = set(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.split())
+    assert 'semsearch' in found and {name for name in found if not name.startswith('_')} - models - sys.stdlib_module_names <= {'sitecustomize'}
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='counts kilobytes')
+def test_a_search_with_both_stages_fits_300_megabytes(folder):
+    code = '''import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)''' # a small parent, since a child begins with what its parent has
+    done = subprocess.run([sys.executable, '-c', code, *program, 'salted water', 'nbs'], cwd=folder, env=environment(folder), capture_output=True, text=True)
+    assert 'cooking' in done.stdout and int(done.stdout.splitlines()[-1]) < 300_000
 
 # Odd surroundings
 

@@ -4,10 +4,12 @@ from pathlib import Path
 import apsw, numpy as np, pytest, torch
 from sentence_transformers import CrossEncoder
 from transformers import BertConfig, BertForSequenceClassification
-from semsearch.encoder import Encoder, load_encoder, on_all_cores
+from semsearch.encoder import Encoder, ModelError, load_encoder, on_all_cores
 from semsearch.loader import load_passages
 from semsearch.cache import ScoreCache, score_key
+from semsearch import bert
 from semsearch.ranker import CrossEncoderRanker, LateInteractionRanker, Ranker, SharedLateRanker
+from semsearch.start import LightEncoder, LightLate, LightReader, few
 
 query,documents = 'sort a list',['how to sort', 'order a pizza', '', 'a list of lists ' * 40, 'ß 表 \x00 "quoted"']
 pairs = [(query, document) for document in documents]
@@ -151,3 +153,50 @@ def test_memory_is_given_back_after_a_round_of_batches():
     before = resident()
     assert list(on_all_cores(len, ['a'])) == [1]
     assert before-resident() > .9*100*200_000
+
+# The embedded models in numpy
+
+hard = ['', ' ', '語'*300, 'word '*700, 'x = [i**2 for i in range(10)] # 😀', 'a', *documents]
+wider = [(query, text) for text in hard] + [('why ' * 300, text) for text in hard[:5]]
+
+def test_numpy_and_torch_give_the_same_vectors_and_scores():
+    light,library = LightEncoder(),Encoder(device='cpu', half=False)
+    assert np.allclose(light.encode(hard), library.encode(hard), atol=1e-5)
+    assert np.allclose(light.encode_query(query), library.encode_query(query), atol=1e-5)
+    reader = LightReader(light, cache=False)
+    late = LightLate(light, reader, cache=False)
+    assert np.allclose(reader.predict(wider), CrossEncoderRanker(device='cpu', half=False, cache=False).predict(wider), atol=1e-4)
+    assert np.allclose(late.predict(wider), LateInteractionRanker(library, cache=False).predict(wider), atol=1e-4)
+    learned = late.take_learned()
+    assert np.allclose([learned[text] for text in hard], library.encode(hard), atol=1e-5)
+    assert len(reader.predict([])) == len(late.predict([])) == 0
+
+def test_numpy_and_torch_share_scores_of_one_precision_only():
+    cache,light = ScoreCache(':memory:'),LightEncoder()
+    late = LightLate(light, LightReader(light, cache=cache), cache=cache)
+    mine = late.predict(pairs)
+    same = LateInteractionRanker(Encoder(device='cpu', half=False), cache=cache)
+    assert np.array_equal(same.predict(pairs), mine) and (cache.hits, cache.misses) == (5, 5)
+    assert LateInteractionRanker(Encoder(device='cpu', half=True), cache=cache).identity != late.identity
+
+def test_numpy_leaves_many_passages_to_the_library():
+    light = LightEncoder()
+    light.encode(documents)
+    assert 'library' not in vars(light)
+    assert np.allclose(light.encode(['word']*few)[0], light.encode_query('word'), atol=.02) and 'library' in vars(light)
+
+def test_weights_are_mapped_and_not_copied():
+    model = bert.load_bert()
+    assert not any(array.flags.owndata or array.flags.writeable for array in model.weights.values())
+    pair = bert.PairBert(model)
+    own = [name for name,array in pair.joint.weights.items() if array is not model.weights[name]]
+    assert len(own) == 18 and all(name.startswith(('encoder.layer.3', 'encoder.layer.4', 'encoder.layer.5')) for name in own)
+
+@pytest.mark.parametrize('file, content', [('reader.json', b'{'), ('reader.json', b'{}'), ('reader.json', None), ('reader.safetensors', b'x'), ('reader.safetensors', None)])
+def test_a_damaged_reader_is_named(tmp_path, monkeypatch, file, content):
+    for path in bert.weights.glob('reader.*'): (tmp_path/path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(bert, 'weights', tmp_path)
+    bert.PairBert(bert.load_bert())
+    if content is None: (tmp_path/file).unlink()
+    else: (tmp_path/file).write_bytes(content)
+    with pytest.raises(ModelError, match='missing or damaged'): bert.PairBert(bert.load_bert())
