@@ -312,7 +312,7 @@ def absent(self:NotebookIndex,
     words, # single words
 )->L: # those that no passage holds
     "Which words are nowhere in the index?"
-    return L(words).filter(lambda word: not self.word_counts(word)[word.lower()])
+    return L(words).filter(lambda word: self.word_counts(word).get(word.lower(), 1) == 0)
 
 @patch
 def narrowed(self:NotebookIndex,
