@@ -9,7 +9,7 @@ __all__ = ['threads', 'alone', 'step_back', 'Behind', 'allowed_behind', 'behind_
            'work', 'start_worker']
 
 # %% ../nbs/02c_behind.ipynb #21729662
-import atexit, os, subprocess, sys, threading, time
+import atexit, os, subprocess, sys, threading, time # nosec B404
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from fastcore.basics import patch

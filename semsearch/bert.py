@@ -139,7 +139,8 @@ def encode_document(self:Bert,
     texts, # strings
 )->np.ndarray: # (n, width) float32, unit length
     "Encode texts"
-    return unit(np.stack([tokens.mean(0) for tokens in self.run(self.embed(texts), self.layers)]))
+    means = [tokens.mean(0) for tokens in self.run(self.embed(texts), self.layers)]
+    return unit(np.array(means, np.float32).reshape(len(means), -1)) if means else np.zeros((0, 384), np.float32)
 
 # %% ../nbs/03c_bert.ipynb #3a4aed48
 def reader_settings(): return json.loads((weights/'reader.json').read_text())

@@ -9,6 +9,7 @@ from semsearch.table import load_table, weights
 from semsearch.compare import QuerySetError, load_queries
 from semsearch.core import printable
 from semsearch.encoder import ModelError, load_encoder, load_model
+from semsearch.index import phrases
 from semsearch.store import word_terms
 from semsearch.passages import embedded_folder
 from semsearch.reader import load_cross_encoder, load_reader
@@ -67,7 +68,7 @@ def test_no_query_is_more_than_words(small, start):
         query,mode = made_up(rng),'bm25' if i % 10 else rng.choice(modes)
         found = check_answer(small, query, mode)
         done[mode if found is not None else 'blank'] += 1
-        if found is None or i % 5 != 1: continue
+        if found is None or i % 5 != 1 or phrases(query): continue  # a phrase narrows: tests/test_notes.py
         everything = check_answer(small, query, 'bm25', 100)
         assert due(small, query) <= set(everything), query
         if parts := re.findall(r'\w+', printable(query)): assert everything == check_answer(small, ' '.join(parts), 'bm25', 100), query
