@@ -110,6 +110,7 @@ def read_ignore(
     *files, # names of rule files below it; missing ones are skipped
 ): # a list with one (folder, rules), or an empty one
     "The ignore rules that stand in one folder"
+    if not any(os.path.isfile(os.path.join(folder, name)) for name in files): return []
     lines = L(files).map(lambda name: folder/name).filter(os.path.isfile).map(
         lambda file: file.read_text(encoding='utf-8-sig', errors='replace').split('\n')).concat()
     return [(folder, Rules(lines))] if lines else []
@@ -203,7 +204,9 @@ def is_wanted(
     "Should this be searched?"
     if entry.name.startswith('.') and (not hidden or entry.name == '.git'): return False
     if not ignore: return True
-    path,folder = Path(entry.path),entry.is_dir()
+    folder = entry.is_dir()
+    if not folder and not rules: return True
+    path = Path(entry.path)
     return not (folder and is_clutter(path) or is_ignored(path, rules, folder))
 
 # %% ../nbs/01_loader.ipynb #01f2a8d4
@@ -212,15 +215,15 @@ def list_folder(
     rules:list, # (folder, rules) pairs, outermost first, its own included
     roots, # real paths out of which no link is followed
     hidden:bool=False, ignore:bool=True, # as in is_wanted
-)->tuple: # of L of names: notebooks, folders, and links that lead out
+)->tuple: # of lists of names: notebooks, folders, and links that lead out
     "What stands in one folder, as far as it should be searched"
-    with os.scandir(folder) as entries: entries = L(entry for entry in entries if is_wanted(entry, rules, hidden, ignore))
-    notebooks,others = entries.partition(lambda entry: entry.name.lower().endswith('.ipynb'))
+    with os.scandir(folder) as entries: entries = [entry for entry in entries if is_wanted(entry, rules, hidden, ignore)]
     def leads_out(entry): return entry.is_symlink() and not is_inside(entry.path, roots)
-    out,inside = notebooks.partition(leads_out)
-    out += others.filter(lambda entry: entry.is_symlink() and entry.is_dir() and leads_out(entry))
-    folders = others.filter(lambda entry: entry.is_dir(follow_symlinks=False))
-    return tuple(found.attrgot('name') for found in (inside, folders, out))
+    def is_notebook(entry): return entry.name.lower().endswith('.ipynb')
+    def is_link(entry): return leads_out(entry) and (is_notebook(entry) or entry.is_dir())
+    notebooks = [entry.name for entry in entries if is_notebook(entry) and not leads_out(entry)]
+    folders = [entry.name for entry in entries if not is_notebook(entry) and entry.is_dir(follow_symlinks=False)]
+    return notebooks,folders,[entry.name for entry in entries if is_link(entry)]
 
 # %% ../nbs/01_loader.ipynb #6cd78b52
 def walk(
