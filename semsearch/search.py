@@ -6,7 +6,7 @@ Docs: https://semsearch.github.io/semsearch/search.html.md"""
 
 # %% auto #0
 __all__ = ['late_and_reader', 'shares', 'looked_at', 'close_score', 'close_first', 'NotebookSearch', 'load_ranker', 'spread',
-           'blended', 'shared', 'same_words', 'earned', 'fold', 'settled', 'search', 'cited', 'Context']
+           'blended', 'shared', 'same_words', 'earned', 'settled', 'fold', 'search', 'cited', 'Context']
 
 # %% ../nbs/04_search.ipynb #71a13b83
 import os, re, warnings
@@ -119,6 +119,7 @@ def same_words(
     "How alike two texts are, as sets of words"
     return shared(set(first.lower().split()), set(second.lower().split()))
 
+# %% ../nbs/04_search.ipynb #451eec4b
 def earned(
     hit:Hit, # of a search
     query:str, # what it was found for
@@ -129,31 +130,31 @@ def earned(
     if len(words) >= enough or wanted_words(query) & {word[:5] for word in words}: return 1.
     return .6 + .4*len(words)/enough
 
+def settled(
+    hits:Hits, # of either stage
+)->Hits: # best first
+    "Let each hit earn its score, and sort"
+    for hit in hits:
+        own = earned(hit, hits.query)
+        if own < 1: hit.score,hit.scores = own*hit.score,dict(hit.scores, own=own)
+    return hits.sorted(key=lambda hit: -hit.score)
+
+# %% ../nbs/04_search.ipynb #210b448e
 def fold(
     hits:Hits, # best first
     alike:float=.8, # share of words from which on two passages are copies
-)->Hits: # one for each cell and text; the others of the same text are its copies
+)->Hits: # one for each cell and text, ranks counted anew; the others of the same text are its copies
     "Show each cell and each text once"
     kept,words,cells = [],[],set()
     for hit in hits.map(copy):
         mine,cell = set(hit.text.lower().split()),(hit.path, hit.cell_index)
-        same = next((old for old,other in zip(kept, words) if shared(mine, other) > alike), None)
         if cell in cells: continue
         cells.add(cell)
+        same = next((old for old,other in zip(kept, words) if shared(mine, other) > alike), None)
         if same: same.copies = same.copies + [hit]
         else: kept.append(hit); words.append(mine)
+    for rank,hit in enumerate(kept, 1): hit.rank = rank
     return hits._new(kept)
-
-def settled(
-    hits:Hits, # of either stage
-)->Hits: # best first, ranks counted anew
-    "Put hits into the order in which they are shown"
-    for hit in hits:
-        own = earned(hit, hits.query)
-        if own < 1: hit.score,hit.scores = own*hit.score,dict(hit.scores, own=own)
-    found = fold(hits.sorted(key=lambda hit: -hit.score))
-    for rank,hit in enumerate(found, 1): hit.rank = rank
-    return found
 
 # %% ../nbs/04_search.ipynb #000dc3cf
 looked_at = 200 # passages that are encoded before the first stage looks again
@@ -229,9 +230,10 @@ def __call__(self:NotebookSearch,
     group:bool=False, # one hit for each notebook, its best
     explain:bool=False, # also find out which words made each hit
     **filters # glob, cell_type, language, exported, error and since, as in NotebookIndex.allowed
-)->Hits: # best first; raises ValueError for an empty query or top_k below 1
+)->Hits: # best first; raises ValueError for an empty query, and for numbers below 1
     "Find the passages that answer a query"
     query = check_query(query, top_k)
+    if candidates < 1: raise ValueError(f'candidates must be at least 1, not {candidates}')
     worker = behind_of(self.index)
     count = max(looked_at, candidates, top_k) if rerank or group else 3*top_k
     with worker.asking() if worker else nullcontext():
@@ -239,7 +241,7 @@ def __call__(self:NotebookSearch,
         if rerank: hits = self.read(unquoted(query), hits, candidates, max(1, min(4, candidates//top_k)) if group else 4)
         self.learn(hits if rerank else hits[:top_k], read=rerank)
         hits = settled(hits)
-        if group: hits = hits.notebooks()
+        hits = hits.notebooks() if group else fold(hits[:max(candidates, 3*top_k)])
         kept = hits.filter(lambda hit: hit.score >= threshold)[:top_k]
         if hits and not kept: kept.nearest = hits[0]
         elif self.is_far(kept): kept.notes = kept.notes + [far]
