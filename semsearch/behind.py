@@ -70,6 +70,7 @@ def work(self:Behind):
     except TimeoutError: pass
     except Exception as error: self.trouble = printable(str(error)) # tried again after the next question
 
+# %% ../nbs/02c_behind.ipynb #232c34e8
 @patch
 def start(self:Behind):
     "Go on, if it is not running"
@@ -116,6 +117,7 @@ def last_words(
     try: return printable(trouble_file(file).read_text(encoding='utf-8', errors='replace')).strip()
     except OSError: return ''
 
+# %% ../nbs/02c_behind.ipynb #7c9e4b69
 @contextmanager
 def leaving_word(
     file, # an index file

@@ -151,6 +151,7 @@ def rows_of(
                 raise ValueError(f'a vector of {one.path} is not {size} numbers')
         yield found
 
+# %% ../nbs/11a_corpus.ipynb #010ba84c
 def import_index(
     index:NotebookIndex, # of either kind
     file, # from export_index

@@ -278,17 +278,29 @@ def says(
     text = '\n'.join([passage.title, *passage.headings, passage.text])
     return all(pattern.search(text) for pattern in patterns)
 
+# %% ../nbs/02_index.ipynb #659cb373
+@patch
+def matching(self:NotebookIndex,
+    match:str, # in the language of FTS5
+    most:int=-1, # how many passages at most; below 0: all
+)->dict: # {id: Passage with its absolute path}
+    "Read the passages whose words match"
+    query = f'''select id,{columns} from passages
+        where id in (select rowid from words where words match ? limit ?)''' # nosec B608
+    found = self.db.execute(query, (match, most))
+    try: return {key: row_passage(row, row[0]) for key,*row in found}
+    except (TypeError, ValueError) as error: raise damaged(self.file, error) from error
+
+# %% ../nbs/02_index.ipynb #20f689a3
 @patch
 @safely
 def holding(self:NotebookIndex,
     phrases, # of words
 )->np.ndarray: # (n,) bool
     "The passages that hold all phrases"
-    match,patterns = ' AND '.join(f'"{" ".join(word_terms(phrase))}"' for phrase in phrases),L(phrases).map(phrase_pattern)
-    query = f'select id,{columns} from passages where id in (select rowid from words where words match ?)' # nosec B608
-    found = self.db.execute(query, (match,))
-    try: rows = [key for key,*row in found if says(row_passage(row, row[0]), patterns)]
-    except (TypeError, ValueError) as error: raise damaged(self.file, error) from error
+    match = ' AND '.join(f'"{" ".join(word_terms(phrase))}"' for phrase in phrases)
+    patterns = L(phrases).map(phrase_pattern)
+    rows = [key for key,passage in self.matching(match).items() if says(passage, patterns)]
     return np.isin(self.load().ids, np.array(rows, dtype=np.int64))
 
 # %% ../nbs/02_index.ipynb #c4963b8a
@@ -365,7 +377,7 @@ def mixed(
 size_price,usual_size = .04,150 # what a notebook loses each time that it is e times as long as this many passages
 
 @patch
-def owners(self:NotebookIndex)->tuple: # places: (n,) the number of each passage's notebook; sizes: passages of each notebook
+def owners(self:NotebookIndex)->tuple: # places: (n,) the number of each passage's notebook; sizes: of each notebook
     "Which passages belong together"
     loaded = self.load()
     if 'places' not in loaded:
@@ -394,14 +406,11 @@ def definition_passages(self:NotebookIndex,
 )->L: # of (row of the matrix, Passage with its absolute path)
     "Read the passages that may define a name"
     word = f'"{word_terms(name.rpartition(".")[2])[0]}"' + '*'*loose
-    query = f'''select id,{columns} from passages
-        where id in (select rowid from words where words match ? limit ?)''' # nosec B608
     matches = [definition_phrases(name, loose)] + [word]*alone
-    rows = {key: row for match in matches for key,*row in self.db.execute(query, (match, most))}
-    places = np.searchsorted(self.load().ids, list(rows)).tolist()
-    try: return L(zip(places, [row_passage(row, row[0]) for row in rows.values()]))
-    except (TypeError, ValueError) as error: raise damaged(self.file, error) from error
+    found = {key: passage for match in matches for key,passage in self.matching(match, most).items()}
+    return L(zip(np.searchsorted(self.load().ids, list(found)).tolist(), found.values()))
 
+# %% ../nbs/02_index.ipynb #6ad8e31c
 @patch
 def definition_scores(self:NotebookIndex,
     query:str, # any text

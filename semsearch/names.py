@@ -47,6 +47,7 @@ def assigned_names(
     return [part.id for target in targets if target for part in ast.walk(target)
             if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)]
 
+# %% ../nbs/01d_names.ipynb #2224c87e
 def python_names(
     tree, # a syntax tree with a body
     owner:str='', # the class that it belongs to, with a dot

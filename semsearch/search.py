@@ -92,6 +92,7 @@ def rerank(self:NotebookSearch,
     def known(i): return {name: float(part[i]) for name,part in parts.items()}
     return hits._new([Hit(hits[i].passage, float(scores[i]), rank, known(i)) for rank,i in enumerate(order, 1)])
 
+# %% ../nbs/04_search.ipynb #e7c041a4
 @patch
 def read(self:NotebookSearch,
     query:str, # what the hits were found for
@@ -157,8 +158,6 @@ def fold(
     return hits._new(kept)
 
 # %% ../nbs/04_search.ipynb #000dc3cf
-looked_at = 200 # passages that are encoded before the first stage looks again
-
 @patch
 def must_encode(self:NotebookSearch,
     mode:str, # of the search that is to come
@@ -166,6 +165,7 @@ def must_encode(self:NotebookSearch,
     "Return True if new passages need their real vectors before the search"
     return self.index.file == ':memory:' or (mode == 'dense' and self.index.table is None)
 
+# %% ../nbs/04_search.ipynb #092948e8
 @patch
 def try_to_keep(self:NotebookSearch,
     step, # function without arguments that writes to the index
@@ -173,6 +173,9 @@ def try_to_keep(self:NotebookSearch,
     "Write to the index if that is possible; a search that only reads it still answers"
     try: step()
     except IndexFileError as error: warnings.warn(f'What was read is not kept: {error}')
+
+# %% ../nbs/04_search.ipynb #78b55985
+looked_at = 200 # passages that are encoded before the first stage looks again
 
 @patch
 def retrieve(self:NotebookSearch,
@@ -217,6 +220,20 @@ def is_far(self:NotebookSearch,
     if 'rerank' in parts: return {'bm25', 'notebook', 'late', 'reader'} <= parts and score < close_score
     return {'dense', 'bm25'} <= parts and hits.encoded == 1 and score < close_first
 
+# %% ../nbs/04_search.ipynb #b1ed540c
+@patch
+def kept(self:NotebookSearch,
+    hits:Hits, # all of a search, best first
+    top_k:int, # how many are shown
+    threshold:float=0., # hits below this score are not
+)->Hits: # with their nearest if none reaches the threshold, and a note if nothing is close
+    "The hits that are shown"
+    found = hits.filter(lambda hit: hit.score >= threshold)[:top_k]
+    if hits and not found: found.nearest = hits[0]
+    elif self.is_far(found): found.notes = found.notes + [far]
+    found.around = self.around
+    return found
+
 # %% ../nbs/04_search.ipynb #272019f5
 @patch
 def __call__(self:NotebookSearch,
@@ -236,19 +253,17 @@ def __call__(self:NotebookSearch,
     if candidates < 1: raise ValueError(f'candidates must be at least 1, not {candidates}')
     worker = behind_of(self.index)
     count = max(looked_at, candidates, top_k) if rerank or group else 3*top_k
+    each = max(1, min(4, candidates//top_k)) if group else 4
     with worker.asking() if worker else nullcontext():
         hits = self.retrieve(query, count, mode, refresh, rerank, **filters)
-        if rerank: hits = self.read(unquoted(query), hits, candidates, max(1, min(4, candidates//top_k)) if group else 4)
+        if rerank: hits = self.read(unquoted(query), hits, candidates, each)
         self.learn(hits if rerank else hits[:top_k], read=rerank)
         hits = settled(hits)
         hits = hits.notebooks() if group else fold(hits[:max(candidates, 3*top_k)])
-        kept = hits.filter(lambda hit: hit.score >= threshold)[:top_k]
-        if hits and not kept: kept.nearest = hits[0]
-        elif self.is_far(kept): kept.notes = kept.notes + [far]
-        kept.around = self.around
-        if explain: self.explain(kept)
-    if kept.encoded < 1 and worker and self.goes_on and allowed_behind(): worker.start()
-    return kept
+        found = self.kept(hits, top_k, threshold)
+        if explain: self.explain(found)
+    if found.encoded < 1 and worker and self.goes_on and allowed_behind(): worker.start()
+    return found
 
 # %% ../nbs/04_search.ipynb #c17344f7
 @patch

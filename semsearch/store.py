@@ -158,13 +158,15 @@ def connected(
     make_private(file)
     return db
 
+# %% ../nbs/01c_store.ipynb #bd3c60f9
 def open_database(
     file, # a path, or ':memory:'
     *kind, # as in connected
 ): # an apsw.Connection; raises IndexFileError if the file is not ours
     "Open a database of one kind, and make it if it is not there"
     import apsw
-    if str(file).lower().endswith('.ipynb'): raise IndexFileError(f'{file} is a notebook; name another file for the index.')
+    if str(file).lower().endswith('.ipynb'):
+        raise IndexFileError(f'{file} is a notebook; name another file for the index.')
     try: str(file) == ':memory:' or not kind or make_place(file)
     except OSError as error: raise unwritable(file, error.strerror) from error
     with clear_errors(file):
@@ -555,7 +557,8 @@ def hashed(
 )->L: # of (hash, text, numbers of its tokens or None), one for each passage
     "What the models read of some notebooks"
     passages = L(rows).itemgot(2).filter()
-    texts,counted = passages.concat().attrgot('embed_text'),passages.map(lambda some: getattr(some, 'tokens', None) or [None]*len(some))
+    texts = passages.concat().attrgot('embed_text')
+    counted = passages.map(lambda some: getattr(some, 'tokens', None) or [None]*len(some))
     return texts.map(text_hash).zipwith(texts, counted.concat())
 
 # %% ../nbs/01c_store.ipynb #a1138299
@@ -593,6 +596,7 @@ def write_batch(self:NotebookStore,
             else: self.store(path, files[path], digest, passages, error, list(islice(stored, len(passages))))
     return hashes
 
+# %% ../nbs/01c_store.ipynb #a137c3d2
 @patch
 def write_all(self:NotebookStore,
     rows:L, # of (path, digest, passages, error), from read_stale
