@@ -88,7 +88,8 @@ class Rules:
         lines, # of the file
     ):
         found = [rule for line in lines if (rule := read_rule(line))]
-        self.plain = {('/' in rule.text, rule.text.removeprefix('/'), rule.folder): (i, rule.wanted) for i,rule in enumerate(found) if rule.plain}
+        def key(rule): return '/' in rule.text,rule.text.removeprefix('/'),rule.folder
+        self.plain = {key(rule): (i, rule.wanted) for i,rule in enumerate(found) if rule.plain}
         self.others = [(i, rule.wanted, rule.folder, rule.tests) for i,rule in enumerate(found) if not rule.plain][::-1]
     def verdict(self,
         path:str, # below the folder of the file, with slashes
@@ -96,7 +97,8 @@ class Rules:
     ): # True: left out; False: taken in; None: no line speaks of it
         "What the last line says that speaks of a path"
         path = same_form(path)
-        keys = [key for about in {False, folder} for key in ((True, path, about), (False, path.rpartition('/')[2], about))]
+        name = path.rpartition('/')[2]
+        keys = [key for about in {False, folder} for key in ((True, path, about), (False, name, about))]
         last,wanted = max((self.plain[key] for key in keys if key in self.plain), default=(-1, None))
         parts = path.split('/')
         for i,other,about,tests in self.others:
@@ -217,7 +219,7 @@ def list_folder(
     hidden:bool=False, ignore:bool=True, # as in is_wanted
 )->tuple: # of lists of names: notebooks, folders, and links that lead out
     "What stands in one folder, as far as it should be searched"
-    with os.scandir(folder) as entries: entries = [entry for entry in entries if is_wanted(entry, rules, hidden, ignore)]
+    with os.scandir(folder) as found: entries = [entry for entry in found if is_wanted(entry, rules, hidden, ignore)]
     def leads_out(entry): return entry.is_symlink() and not is_inside(entry.path, roots)
     def is_notebook(entry): return entry.name.lower().endswith('.ipynb')
     def is_link(entry): return leads_out(entry) and (is_notebook(entry) or entry.is_dir())
@@ -282,7 +284,9 @@ def expand(
         path = os.path.join(folder, name)
         if name == '**': found += all_below(folder, errors)
         elif not glob.has_magic(name): found += [path] if tried(os.lstat, path, errors) else []
-        else: found += [os.path.join(folder, other) for other in tried(os.listdir, folder or '.', errors) or [] if fits(other)]
+        else:
+            names = tried(os.listdir, folder or '.', errors) or []
+            found += [os.path.join(folder, other) for other in names if fits(other)]
     return found
 
 # %% ../nbs/01_loader.ipynb #f757c442
@@ -312,11 +316,12 @@ def left_out(
     hidden:bool=False, ignore:bool=True, # as in find_notebooks
 )->str: # one line; empty if there is nothing
     "How many notebooks a look without rules would find, and how to have them"
-    rules = dict(hidden='in hidden folders; --hidden searches them', ignore='by .gitignore or as generated copies; --no-ignore searches them')
-    looks = dict(hidden=(True, ignore), ignore=(hidden, False))
-    there = len(find_notebooks(paths, hidden, ignore))
-    counts = {name: len(find_notebooks(paths, *look)) - there for name,look in looks.items() if look != (hidden, ignore)}
-    if not any(counts.values()) and (hidden, ignore) != (True, False) and (both := len(find_notebooks(paths, True, False)) - there):
+    rules = dict(hidden='in hidden folders; --hidden searches them',
+                 ignore='by .gitignore or as generated copies; --no-ignore searches them')
+    there,plain = len(find_notebooks(paths, hidden, ignore)),(hidden, ignore)
+    def more(*look): return len(find_notebooks(paths, *look)) - there if look != plain else 0
+    counts = dict(hidden=more(True, ignore), ignore=more(hidden, False))
+    if not any(counts.values()) and (both := more(True, False)):
         return f'{both} left out; --hidden --no-ignore searches them'
     return ', '.join(f'{count} left out {rules[name]}' for name,count in counts.items() if count)
 

@@ -391,7 +391,8 @@ class Notebook:
     __repr__ = basic_repr('path,title,language')
 
 # %% ../nbs/00a_notebook.ipynb #494b1284
-kernels = {'ir': 'r', 'ipython': 'python', 'polyglot-notebook': '', '.net-csharp': 'c#', '.net-fsharp': 'f#', 'csharp': 'c#', 'fsharp': 'f#'}
+kernels = {'ir': 'r', 'ipython': 'python', 'polyglot-notebook': '', '.net-csharp': 'c#', '.net-fsharp': 'f#',
+           'csharp': 'c#', 'fsharp': 'f#'}
 
 def language(
     nb:dict, # a notebook as it stands in the file
@@ -408,7 +409,8 @@ def language(
             or said(meta, 'language') or said(meta.get('jupytext'), 'main_language') or 'python')
 
 # %% ../nbs/00a_notebook.ipynb #800257f5
-text_formats = {'.py': '.py', '.md': '.md', '.qmd': '.Rmd', '.rmd': '.Rmd', '.r': '.R', '.jl': '.jl'} # as jupytext spells them
+text_formats = {'.py': '.py', '.md': '.md', '.qmd': '.Rmd', '.rmd': '.Rmd', '.r': '.R',
+                '.jl': '.jl'} # as jupytext spells them
 
 def read_text_notebook(
     path, # a notebook in a text format

@@ -20,14 +20,15 @@ from itertools import accumulate
 from pathlib import Path
 from fastcore.foundation import L
 from .core import Passage, heading_path
-from .notebook import Cell, Notebook, NotebookError, clean_markdown, directives, fenced, heading_of, same_headings, split_top
+from .notebook import (Cell, Notebook, NotebookError, clean_markdown, directives, fenced, heading_of,
+    same_headings, split_top)
 
 # %% ../nbs/00b_passages.ipynb #0b66271f
 def clean_code(
     source:str, # code
 )->str: # the same without directives, and without pictures and the like that are spelled out in it
     "Code without the directives of nbdev and Quarto, and without base64"
-    def shorter(found): return ' ' if re.search('[a-z]', found[0]) and re.search('[A-Z]', found[0]) and re.search('[0-9]', found[0]) else found[0]
+    def shorter(found): return ' ' if all(re.search(kind, found[0]) for kind in ('[a-z]', '[A-Z]', '[0-9]')) else found[0]
     return re.sub(r'[A-Za-z0-9+/]{200,}={0,2}', shorter, split_top(source)[1] if '|' in source else source).strip('\n')
 
 # %% ../nbs/00b_passages.ipynb #72b66638
