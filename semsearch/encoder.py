@@ -260,7 +260,12 @@ def encode_query(self:Encoder,
     limit = self.limit
     if len(self.tokenize([query])[0])+2 > limit:
         warnings.warn(f'The query is longer than the {limit} tokens that the model reads; the rest does not count')
-    return self.full.encode_query(query, normalize_embeddings=True, show_progress_bar=False).astype(np.float32)
+    import torch
+    cores = torch.get_num_threads()
+    try:
+        if is_embedded(self.model): torch.set_num_threads(1)
+        return self.full.encode_query(query, normalize_embeddings=True, show_progress_bar=False).astype(np.float32)
+    finally: torch.set_num_threads(cores)
 
 # %% ../nbs/01b_encoder.ipynb #1746bdae
 @patch(as_prop=True)

@@ -239,7 +239,7 @@ def kept(self:NotebookSearch,
 def __call__(self:NotebookSearch,
     query:str, # a question, or words
     top_k:int=10, # how many hits at most
-    candidates:int=30, # how many of the first stage the second one reads; the others follow behind them
+    candidates:int=20, # how many of the first stage the second one reads; the others follow behind them
     rerank:bool=True, # False: the first stage alone
     mode:str='hybrid', # of the first stage: hybrid, dense or bm25
     threshold:float=0., # hits below this score are left out; if all are, the best of them is .nearest
@@ -334,7 +334,7 @@ class Context(str):
 def context(self:NotebookSearch,
     query:str, # the question that is to be answered
     top_k:int=5, # how many passages at most
-    candidates:int=30, # how many the second stage reads
+    candidates:int=20, # how many the second stage reads
     max_tokens:int=2000, # of the whole block, counted by the bi-encoder's tokenizer
     **kwargs # rerank, mode, threshold, refresh and filters, as in a search
 )->Context: # cited passages, best first, with blank lines between them; empty if there are none
