@@ -74,7 +74,7 @@ class Desk:
         ranker=None, # the second stage, as in NotebookSearch
         index=None, # a file for the index; None: one in the user's cache folder
         every:float=2., # seconds between two looks at the folder, at least
-        **kwargs # device, max_tokens, hidden and ignore, as in NotebookIndex
+        **kwargs # device, max_tokens, hidden, ignore and text, as in NotebookIndex
     ):
         if str(index) == ':memory:': raise ValueError('Readers share an index through a file, not through memory')
         first = NotebookSearch(paths, model, ranker, index, **kwargs)

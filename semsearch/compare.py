@@ -51,7 +51,7 @@ def compare(
     notebooks:bool=False, # rank notebooks by their best passage, not passages
     index=None, # a NotebookIndex, or a file for it; None: one in the user's cache folder
     show_progress_bar:bool=None, # None: only on a terminal
-    **kwargs # device, hidden and ignore
+    **kwargs # device, hidden, ignore and text
 ): # a Comparison, or Comparisons for several queries; raises the error of the first model if all fail
     "Show what several models find, side by side"
     queries = L(query).map(str.strip)
@@ -137,7 +137,7 @@ def evaluate(
     timed:int=20, # how many queries are asked again for the clock, at most
     index=None, # a NotebookIndex, or a file for it; None: one in the user's cache folder
     show_progress_bar:bool=None, # None: only on a terminal
-    **kwargs # device, hidden and ignore
+    **kwargs # device, hidden, ignore and text
 )->Evaluation: # raises QuerySetError for a bad query set, and the first error if all searchers fail
     "Measure how good searchers are on a query set, and what they cost"
     graded = load_queries(queries).filter(lambda query: query['rels'])

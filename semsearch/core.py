@@ -6,8 +6,8 @@ Docs: https://semsearch.github.io/semsearch/core.html.md"""
 
 # %% auto #0
 __all__ = ['unspaced', 'word_runs', 'common_words', 'far', 'Passage', 'heading_path', 'without_magics', 'text_hash', 'Hit',
-           'plain_form', 'words_of', 'wanted_words', 'window', 'snippet', 'printable', 'Hits', 'marked_run', 'marked',
-           'meter', 'marks', 'folded', 'card', 'plain_json', 'with_copies']
+           'plain_form', 'words_of', 'wanted_words', 'window', 'begins', 'snippet', 'printable', 'Hits', 'marked_run',
+           'marked', 'meter', 'marks', 'folded', 'card', 'plain_json', 'with_copies']
 
 # %% ../nbs/00_core.ipynb #0ad56f5e
 import hashlib, json, re, unicodedata
@@ -92,6 +92,7 @@ class Hit(GetAttr):
         store_attr()
         self.scores,self.why = scores or {},None # why: an Explanation, if somebody asked for one
         self.copies = L() # of Hit: other places with nearly the same text
+        self.modified = None # when its notebook was changed last, as text such as 2026-01-31T12:00:00, where that is known
     def __repr__(self): return f'{self.score:.2f}  {self.path}:{self.cell_id}: {heading_path(self.passage)}'
 
 # %% ../nbs/00_core.ipynb #0a5225f0
@@ -102,6 +103,7 @@ def row(self:Hit)->dict: # plain values only, ready for JSON
     return dict(rank=self.rank, score=round(float(self.score), 4), path=str(p.path), cell_index=p.cell_index,
                 cell_end=p.cell_end, cell_id=p.cell_id, cell_type=p.cell_type, title=p.title, headings=list(p.headings),
                 text=p.text, scores={name: round(float(part), 4) for name,part in self.scores.items()},
+                **(dict(modified=self.modified) if self.modified else {}),
                 **(dict(copies=[f'{hit.path}:{hit.cell_id}' for hit in self.copies]) if self.copies else {}))
 
 # %% ../nbs/00_core.ipynb #75d34272
@@ -147,6 +149,15 @@ def window(
     start = max(0, sum(len(part) for part,_ in parts[:first]) - width//4)
     return truncstr(('…' if start else '') + text[start:], width)
 
+# %% ../nbs/00_core.ipynb #9cde4129
+def begins(
+    text:str, # prose or code
+)->list: # of bool, one for each word
+    "Which words of a text begin a sentence or a line"
+    text = re.sub(r'(?<=[\w,])\n(?=[a-z]+ [a-z]+ )', ' ', text) # a sentence that goes on in the next line
+    def first(line): return [i == 0 or word[-1] in '.!?' for i,word in enumerate(['', *line.split()[:-1]])]
+    return [new for line in text.splitlines() if line.strip() for new in first(line)]
+
 def snippet(
     text:str, # what to shorten
     query:str='', # whose words to look for; matched without regard to case and endings
@@ -155,12 +166,13 @@ def snippet(
     "The part of `text` that holds most of the words of `query`"
     words,wanted = text.split(),wanted_words(query)
     if len(line := ' '.join(words)) <= width: return line
-    if any(len(word) > width for word in words): return window(line, query, width)
+    if any(len(word) > width-2 for word in words): return window(line, query, width)
     found = [any(part[:5] in wanted for part in words_of(word.lower())) for word in words]
-    edges = [0, *accumulate(len(word)+1 for word in words)] # where each word starts
-    def end(start): return bisect(edges, edges[start]+width-2) - 1 # the words that fit after an ellipsis
-    start = max(range(len(words)), key=lambda start: (sum(found[start:end(start)]), -start))
-    return truncstr(('…' if start else '') + ' '.join(words[start:]), width)
+    edges,new = [0, *accumulate(len(word)+1 for word in words)],begins(text) # edges: where each word starts
+    def end(start): return bisect(edges, edges[start]+width-1) - 1 # the words that fit between two ellipses
+    start = max(range(len(words)), key=lambda start: (sum(found[start:end(start)]), new[start], -start))
+    stop = end(start)
+    return '…'*(start > 0) + ' '.join(words[start:stop]) + '…'*(stop < len(words))
 
 # %% ../nbs/00_core.ipynb #91ca6070
 def printable(

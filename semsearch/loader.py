@@ -7,8 +7,8 @@ Docs: https://semsearch.github.io/semsearch/loader.html.md"""
 # %% auto #0
 __all__ = ['generated', 'same_form', 'part_test', 'match_parts', 'Rule', 'read_rule', 'Rules', 'read_ignore', 'is_ignored',
            'covers', 'outer_rules', 'is_clutter', 'roots_of', 'is_inside', 'link_error', 'Found', 'is_wanted',
-           'list_folder', 'walk', 'tried', 'all_below', 'expand', 'find_notebooks', 'left_out', 'Passages', 'try_read',
-           'split_all', 'load_passages']
+           'is_text_notebook', 'list_folder', 'walk', 'tried', 'all_below', 'expand', 'find_notebooks', 'left_out',
+           'Passages', 'try_read', 'split_all', 'load_passages']
 
 # %% ../nbs/01_loader.ipynb #61b21a20
 import fnmatch, glob, os, re, unicodedata
@@ -211,17 +211,29 @@ def is_wanted(
     path = Path(entry.path)
     return not (folder and is_clutter(path) or is_ignored(path, rules, folder))
 
+# %% ../nbs/01_loader.ipynb #c5edaf01
+def is_text_notebook(
+    path, # a regular file
+)->bool: # False also for what cannot be read
+    "Return True for Markdown, Quarto and R Markdown, and for scripts that are cut into cells by %%"
+    ending = os.path.splitext(path)[1].lower()
+    if ending in ('.md', '.qmd', '.rmd') or ending not in text_formats: return ending in text_formats
+    try:
+        with open(path, 'rb') as file: return bool(re.search(rb'^# *%%', file.read(2**16), re.M))
+    except OSError: return False
+
 # %% ../nbs/01_loader.ipynb #01f2a8d4
 def list_folder(
     folder:Path, # absolute
     rules:list, # (folder, rules) pairs, outermost first, its own included
     roots, # real paths out of which no link is followed
     hidden:bool=False, ignore:bool=True, # as in is_wanted
+    text:bool=False, # also what is_text_notebook
 )->tuple: # of lists of names: notebooks, folders, and links that lead out
     "What stands in one folder, as far as it should be searched"
     with os.scandir(folder) as found: entries = [entry for entry in found if is_wanted(entry, rules, hidden, ignore)]
     def leads_out(entry): return entry.is_symlink() and not is_inside(entry.path, roots)
-    def is_notebook(entry): return entry.name.lower().endswith('.ipynb')
+    def is_notebook(entry): return entry.name.lower().endswith('.ipynb') or text and entry.is_file() and is_text_notebook(entry)
     def is_link(entry): return leads_out(entry) and (is_notebook(entry) or entry.is_dir())
     notebooks = [entry.name for entry in entries if is_notebook(entry) and not leads_out(entry)]
     folders = [entry.name for entry in entries if not is_notebook(entry) and entry.is_dir(follow_symlinks=False)]
@@ -233,6 +245,7 @@ def walk(
     hidden:bool=False, # look into hidden folders too
     ignore:bool=True, # respect .gitignore, and leave generated folders out
     roots=None, # real paths out of which no link is followed; None: folder alone
+    text:bool=False, # also what is_text_notebook
 )->Found: # of Path, in order of their names; .errors names folders that could not be listed, and links that lead out
     "Every notebook below `folder`"
     found,errors,left,roots = [],[],[(folder, outer_rules(folder) if ignore else [])],roots or roots_of(folder)
@@ -240,7 +253,7 @@ def walk(
         here,rules = left.pop()
         try:
             rules = rules + (read_ignore(here, '.gitignore') if ignore else [])
-            notebooks,folders,out = list_folder(here, rules, roots, hidden, ignore)
+            notebooks,folders,out = list_folder(here, rules, roots, hidden, ignore, text)
         except (FileNotFoundError, NotADirectoryError): continue # gone since its parent was listed
         except OSError as error: errors.append(NotebookError(here, 'unreadable', error.strerror or error)); continue
         found += [here/name for name in notebooks]; errors += [link_error(here/name) for name in out]
@@ -294,6 +307,7 @@ def find_notebooks(
     paths='.', # a folder, a notebook, a pattern such as 'blog/*.ipynb', or a list of these
     hidden:bool=False, # look into hidden folders too
     ignore:bool=True, # respect .gitignore, and leave generated folders out
+    text:bool=False, # in folders, also find Markdown, Quarto and R Markdown files, and scripts with cells
 )->Found: # of Path, each once, in order; raises FileNotFoundError for a path that is not there
     "The notebooks in a folder, without those that nobody wants to find"
     found,errors,roots = [],[],roots_of(paths)
@@ -301,7 +315,7 @@ def find_notebooks(
         path = Path(given).expanduser()
         root = path.resolve() if path.is_dir() else None
         if root:
-            below = walk(root, hidden, ignore, roots)
+            below = walk(root, hidden, ignore, roots, text)
             found += [path/file.relative_to(root) for file in below]; errors += below.errors
         elif path.exists() or path.is_symlink(): found.append(path)
         elif glob.has_magic(given):
@@ -313,15 +327,16 @@ def find_notebooks(
 # %% ../nbs/01_loader.ipynb #7f8ee195
 def left_out(
     paths, # as in find_notebooks
-    hidden:bool=False, ignore:bool=True, # as in find_notebooks
+    hidden:bool=False, ignore:bool=True, text:bool=False, # as in find_notebooks
 )->str: # one line; empty if there is nothing
     "How many notebooks a look without rules would find, and how to have them"
-    rules = dict(hidden='in hidden folders; --hidden searches them',
+    rules = dict(hidden='in hidden folders; --hidden searches them', text='in text files; --text searches them',
                  ignore='by .gitignore or as generated copies; --no-ignore searches them')
-    there,plain = len(find_notebooks(paths, hidden, ignore)),(hidden, ignore)
-    def more(*look): return len(find_notebooks(paths, *look)) - there if look != plain else 0
-    counts = dict(hidden=more(True, ignore), ignore=more(hidden, False))
-    if not any(counts.values()) and (both := more(True, False)):
+    plain = dict(hidden=hidden, ignore=ignore, text=text)
+    there = len(find_notebooks(paths, **plain))
+    def more(**look): return len(find_notebooks(paths, **dict(plain, **look))) - there
+    counts = dict(hidden=more(hidden=True), ignore=more(ignore=False), text=more(text=True))
+    if not any(counts.values()) and (both := more(hidden=True, ignore=False)):
         return f'{both} left out; --hidden --no-ignore searches them'
     return ', '.join(f'{count} left out {rules[name]}' for name,count in counts.items() if count)
 
@@ -359,9 +374,10 @@ def load_passages(
     paths='.', # a folder, a notebook, a pattern, or a list of these
     hidden:bool=False, # look into hidden folders too
     ignore:bool=True, # respect .gitignore, and leave generated folders out
+    text:bool=False, # also text files, as in find_notebooks
     **kwargs # strict, show_progress_bar, max_tokens, tokenize and scope, as in split_all
 )->Passages: # of Passage, in the order of the notebooks; .errors names what was skipped
     "Find, read and cut all notebooks of a folder"
-    files = find_notebooks(paths, hidden, ignore)
+    files = find_notebooks(paths, hidden, ignore, text)
     skipped,found = split_all(files, **kwargs).partition(lambda one: isinstance(one, NotebookError))
     return Passages(found.concat(), errors=files.errors+skipped)

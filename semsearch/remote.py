@@ -47,7 +47,7 @@ class MilvusStore(NotebookIndex):
         max_tokens:int=160, # of a passage, its place included; fewer where the model reads less
         device=None, # cpu, cuda, mps, ..., or a list of these; None: the best there is
         truncate_dim:int=None, # numbers of a vector to keep, for models trained for that; None: all
-        **kwargs # hidden and ignore, as in find_notebooks; raises FileNotFoundError for a path that is not there
+        **kwargs # hidden, ignore and text, as in find_notebooks; raises FileNotFoundError for a path that is not there
     ):
         store_attr('uri,collection,timeout,kwargs')
         self.paths,self.base = L(paths).map(str),os.getcwd()

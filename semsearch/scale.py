@@ -67,6 +67,7 @@ def condition(self:MilvusIndex,
     exported:bool=None, # exported to a module?
     error=None, # True: ended in an error; a name such as KeyError: in this one
     since=None, # notebooks modified since then; as in nanoseconds
+    until=None, # notebooks modified before then; a day is a whole one
 )->str: # in Milvus' language
     "What rows must meet"
     if cell_type not in (None, 'markdown', 'code', 'raw'):
@@ -77,19 +78,19 @@ def condition(self:MilvusIndex,
     if exported is not None: tests.append(there('exported', exported))
     if isinstance(error, str): tests.append(f'passage["facts"]["error"] == {quoted(error)}')
     elif error is not None: tests.append(there('error', error))
-    if glob or since: tests.append(f'notebook in {quoted(self.keys_of(glob, since))}')
+    if glob or since or until: tests.append(f'notebook in {quoted(self.keys_of(glob, since, until))}')
     return ' and '.join(tests)
 
 # %% ../nbs/11_scale.ipynb #2bb8e814
 @patch
 def keys_of(self:MilvusIndex,
     glob=None, # gitignore patterns
-    since=None, # as in nanoseconds
+    since=None, until=None, # as in condition
 )->list: # of notebook_key
     "The notebooks that meet conditions on their files"
-    start = nanoseconds(since) if since else None
+    start,end = nanoseconds(since) if since else -2**63,nanoseconds(until, end=True) if until else 2**63
     return [notebook_key(self.tenant, path) for path,row in self.notebooks().items()
-            if (not glob or matches(self.shown(path), glob)) and (start is None or (row['stamp'][0] or 0) >= start)]
+            if (not glob or matches(self.shown(path), glob)) and start <= (row['stamp'][0] or 0) < end]
 
 # %% ../nbs/11_scale.ipynb #8fbc7b0e
 read_for_phrases = 1000 # passages whose texts are looked at
@@ -169,7 +170,7 @@ def search(self:MilvusIndex,
     mode:str='hybrid', # hybrid, dense or bm25
     refresh:bool=True, # bring the index up to date first
     encode:bool=True, # there is nothing else: new notebooks are encoded before they are stored
-    **filters # glob, cell_type, language, exported, error and since, as in condition
+    **filters # glob, cell_type, language, exported, error, since and until, as in condition
 )->Hits: # best first; raises ValueError for an empty query, top_k below 1, or another mode
     "Find the passages that are nearest to a query"
     query = begin_search(self, query, top_k, mode, refresh)
@@ -284,7 +285,7 @@ def milvus_index(
     place:str, # as in milvus_place
     paths='.', # a folder, a notebook, a pattern, or a list of these
     model=None, # as in MilvusIndex
-    **kwargs # index_type, device, max_tokens, truncate_dim, hidden, ignore and more, as in MilvusIndex
+    **kwargs # index_type, device, max_tokens, truncate_dim, hidden, ignore, text and more, as in MilvusIndex
 )->MilvusIndex:
     "The index at a place"
     return MilvusIndex(*milvus_place(place), paths, model, **kwargs)

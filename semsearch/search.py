@@ -12,6 +12,7 @@ __all__ = ['late_and_reader', 'shares', 'looked_at', 'close_score', 'close_first
 import os, re, warnings
 from contextlib import nullcontext
 from copy import copy
+from datetime import datetime
 import numpy as np
 from fastcore.basics import patch
 from fastcore.foundation import L
@@ -32,7 +33,7 @@ class NotebookSearch:
         ranker=None, # a Ranker, or a cross-encoder's hub name or folder; None: the built-in second stage
         index=None, # a NotebookIndex, a file for it, or milvus: and a place; None: a file in the user's cache folder
         cache=None, # for scores: a ScoreCache or a file; None: the one that all rankers share; False: none
-        **kwargs # device, max_tokens, truncate_dim, hidden and ignore, as in NotebookIndex
+        **kwargs # device, max_tokens, truncate_dim, hidden, ignore and text, as in NotebookIndex
     ):
         self.index = notebook_index(paths, model, index, **kwargs)
         self.ranker = load_ranker(ranker, self.index.encoder, cache)
@@ -222,6 +223,17 @@ def is_far(self:NotebookSearch,
 
 # %% ../nbs/04_search.ipynb #b1ed540c
 @patch
+def dated(self:NotebookSearch,
+    hits:Hits, # of a search
+)->Hits: # the same
+    "Note on each hit when its notebook was changed last"
+    for hit in hits:
+        try: changed = os.stat(self.index.absolute(hit.path)).st_mtime
+        except (OSError, ValueError): continue # gone meanwhile
+        hit.modified = datetime.fromtimestamp(changed).isoformat(timespec='seconds')
+    return hits
+
+@patch
 def kept(self:NotebookSearch,
     hits:Hits, # all of a search, best first
     top_k:int, # how many are shown
@@ -232,7 +244,7 @@ def kept(self:NotebookSearch,
     if hits and not found: found.nearest = hits[0]
     elif self.is_far(found): found.notes = found.notes + [far]
     found.around = self.around
-    return found
+    return self.dated(found)
 
 # %% ../nbs/04_search.ipynb #272019f5
 @patch
@@ -246,7 +258,7 @@ def __call__(self:NotebookSearch,
     refresh:bool=True, # bring the index up to date first
     group:bool=False, # one hit for each notebook, its best
     explain:bool=False, # also find out which words made each hit
-    **filters # glob, cell_type, language, exported, error and since, as in NotebookIndex.allowed
+    **filters # glob, cell_type, language, exported, error, since and until, as in NotebookIndex.allowed
 )->Hits: # best first; raises ValueError for an empty query, and for numbers below 1
     "Find the passages that answer a query"
     query = check_query(query, top_k)

@@ -126,7 +126,7 @@ class Collection:
         index=None, # a NotebookIndex, or a file for it; None: one in the user's cache folder
         candidates:int=100, # how many passages a ranker reads, and how many every searcher returns
         device:str=None, # cpu, cuda, mps, ...; None: the best there is
-        **kwargs # hidden and ignore, as in NotebookIndex
+        **kwargs # hidden, ignore and text, as in NotebookIndex
     ):
         store_attr('paths,candidates,device')
         self.given,self.kwargs,self.others = index,kwargs,{}

@@ -72,4 +72,5 @@ def index_files(
     model:str, # the model's name
 )->L: # of Path, whether there or not; the plain one first
     "All default places for an index of some paths"
-    return L(product((False, True), (True, False))).map(lambda o: index_file(L(paths), model, hidden=o[0], ignore=o[1]))
+    def file(text, hidden, ignore): return index_file(L(paths), model, hidden, ignore, text)
+    return L(file(*which) for which in product((False, True), (False, True), (True, False)))

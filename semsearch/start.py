@@ -78,7 +78,7 @@ def quick_search(
     index=None, # a file for the index; None: one in the user's cache folder
     cache=None, # for scores, as in NotebookSearch
     rerank:bool=True, # False: the second stage will not be asked, so it is not loaded
-    **kwargs # hidden and ignore, as in NotebookIndex
+    **kwargs # hidden, ignore and text, as in NotebookIndex
 )->NotebookSearch: # with the embedded models; raises FileNotFoundError for a path that is not there
     "Open a search that is soon there"
     found = NotebookSearch(index=notebook_index(paths, encoder := LightEncoder(), index, **kwargs), cache=cache)

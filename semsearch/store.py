@@ -253,11 +253,12 @@ def cache_folder()->Path:
 def index_file(
     paths:L, # the searched folders
     model:str, # the model's name
-    hidden:bool=False, ignore:bool=True, # as in find_notebooks
+    hidden:bool=False, ignore:bool=True, text:bool=False, # as in find_notebooks
 )->Path: # under SEMSEARCH_INDEX_DIR, or else the user's cache folder
     "The default place of an index"
     places = sorted({os.path.realpath(os.path.expanduser(path)) for path in L(paths).map(str)})
     which = [f'hidden={hidden} ignore={ignore}'] if hidden or not ignore else []
+    if text: which.append('text')
     made_of = '\n'.join([f'3 {model}', *places, *which]) # 3: files of that format are taken over
     key = hashlib.sha256(made_of.encode('utf-8', 'replace')).hexdigest()[:16]
     name = re.sub(r'\W+', '-', Path(places[0]).name if places else '') or 'root'
@@ -281,7 +282,7 @@ class NotebookStore:
         max_tokens:int=160, # of a passage, its place included; fewer where the model reads less
         device=None, # cpu, cuda, mps, ..., or a list of these; None: the best there is
         truncate_dim:int=None, # numbers of a vector to keep, for models trained for that; None: all
-        **kwargs # hidden and ignore, as in find_notebooks; raises FileNotFoundError for a path that is not there
+        **kwargs # hidden, ignore and text, as in find_notebooks; raises FileNotFoundError for a path that is not there
     ):
         self.paths,self.base,self.kwargs = L(paths).map(str),os.getcwd(),kwargs
         for path in self.paths: check_path(path)
@@ -714,7 +715,7 @@ def no_collector():
 def update(self:NotebookStore,
     show_progress_bar:bool=None, # None: only on a terminal
     encode:bool=True, # False: only read, which makes everything searchable; encode does the rest
-)->AttrDict: # added, changed, removed, unchanged, skipped, read, encoded: counts; errors: L of (path, reason); seconds
+)->AttrDict: # added (of which unread), changed, removed, unchanged, skipped, read, encoded: counts; errors: L of (path, reason); seconds
     "Bring the index up to date with the folder"
     from tqdm import tqdm
     start = time.perf_counter()
@@ -730,7 +731,8 @@ def update(self:NotebookStore,
     read = time.perf_counter()-start
     if encode: encoded += self.encode(show_progress_bar)
     errors = self.errors()
-    return AttrDict(added=len(added), changed=len(new)-len(added), removed=len(todo.gone),
+    unread = len(added.filter(lambda row: row[3]))
+    return AttrDict(added=len(added), unread=unread, changed=len(new)-len(added), removed=len(todo.gone),
                     unchanged=len(todo.files)-len(new), skipped=len(errors), read=count, encoded=encoded,
                     errors=errors, read_seconds=read, seconds=time.perf_counter()-start)
 
@@ -746,7 +748,8 @@ def told(
     report, # from update
 )->str: # one line
     "What an update did, in words"
-    counts = ', '.join(f'{report[name]} {name}' for name in ('added', 'changed', 'removed', 'unchanged', 'skipped'))
+    shown = dict(report, added=report.added-report.get('unread', 0))
+    counts = ', '.join(f'{shown[name]} {name}' for name in ('added', 'changed', 'removed', 'unchanged', 'skipped'))
     taken = report.seconds-report.read_seconds
     speed = f' ({report.encoded/taken:.0f} a second)' if report.encoded else ''
     encoded = f'; {report.encoded} passages encoded in {taken:.1f} s{speed}' if report.encoded or not report.read else ''

@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
     (place/'nothing').mkdir()
     (place/'queries.jsonl').write_text(json.dumps(dict(qid='1', query='potatoes', rels={'cooking.ipynb': 2})))
     done = run(place, 'potatoes', 'nbs', '--no-rerank')
-    assert (done.returncode, '6 added' in done.stderr, done.stderr.count('skipped ')) == (0, True, 3), done.stderr
+    assert (done.returncode, '3 added' in done.stderr, done.stderr.count('skipped ')) == (0, True, 3), done.stderr
     return place
 
 def environment(place, **more):
@@ -65,7 +65,7 @@ def test_stdout_is_json_and_nothing_else(folder, name):
     done = run(folder, *machine[name])
     assert done.returncode == (1 if name.startswith('no') else 0), done.stderr
     found = json.loads(done.stdout)
-    if name == 'search': assert list(found[0]) == ['rank', 'score', 'path', 'cell_index', 'cell_end', 'cell_id', 'cell_type', 'title', 'headings', 'text', 'scores']
+    if name == 'search': assert list(found[0]) == ['rank', 'score', 'path', 'cell_index', 'cell_end', 'cell_id', 'cell_type', 'title', 'headings', 'text', 'scores', 'modified']
     if name.startswith('no'): assert found == []
     if name == 'status': assert (found['notebooks'], len(found['errors'])) == (6, 3)
 
