@@ -31,7 +31,7 @@ class Passage:
         cell_type:str, # the type of that cell: markdown, code or raw
         text:str, # the words, without directives and markup
         cell_end:int, # 0-based position of the passage's last cell
-        facts:dict=None, # what tools say of its cells: language, module, exported, hidden, magics, error
+        facts:dict=None, # what tools say of its cells: language, module, exported, hidden, magics, error, printed
     ):
         self.path,self.title,self.headings,self.text = path,title,tuple(headings),text
         self.cell_index,self.cell_id,self.cell_type,self.cell_end = cell_index,cell_id,cell_type,cell_end
@@ -103,6 +103,7 @@ def row(self:Hit)->dict: # plain values only, ready for JSON
     return dict(rank=self.rank, score=round(float(self.score), 4), path=str(p.path), cell_index=p.cell_index,
                 cell_end=p.cell_end, cell_id=p.cell_id, cell_type=p.cell_type, title=p.title, headings=list(p.headings),
                 text=p.text, scores={name: round(float(part), 4) for name,part in self.scores.items()},
+                **(dict(printed=p.facts.get('printed', '')) if self.scores.get('printed') else {}),
                 **(dict(modified=self.modified) if self.modified else {}),
                 **(dict(copies=[f'{hit.path}:{hit.cell_id}' for hit in self.copies]) if self.copies else {}))
 
@@ -242,7 +243,8 @@ def parts(self:Hit,
     width:int=100, # characters of the snippet
 )->list: # of (part, strength); 0 is plain, 1 is what mattered most
     "A line of the hit's text, and which parts of it matter"
-    found = self.why.parts(width) if self.why else marked(snippet(self.text, query, width), query)
+    if self.scores.get('printed'): found = [('prints: ', 0), *marked(snippet(self.facts.get('printed', ''), query, width-8), query)]
+    else: found = self.why.parts(width) if self.why else marked(snippet(self.text, query, width), query)
     return [(re.sub(r'\s+', ' ', printable(part)), float(strength)) for part,strength in found]
 
 # %% ../nbs/00_core.ipynb #67472d16

@@ -6,13 +6,15 @@ Docs: https://semsearch.github.io/semsearch/search.html.md"""
 
 # %% auto #0
 __all__ = ['late_and_reader', 'shares', 'looked_at', 'close_score', 'close_first', 'NotebookSearch', 'load_ranker', 'spread',
-           'blended', 'shared', 'same_words', 'earned', 'settled', 'fold', 'search', 'cited', 'Context']
+           'blended', 'shared', 'same_words', 'earned', 'settled', 'fold', 'search', 'CallableModule', 'cited',
+           'Context']
 
 # %% ../nbs/04_search.ipynb #71a13b83
-import os, re, warnings
+import inspect, os, re, sys, warnings
 from contextlib import nullcontext
 from copy import copy
 from datetime import datetime
+from types import ModuleType
 import numpy as np
 from fastcore.basics import patch
 from fastcore.foundation import L
@@ -88,7 +90,7 @@ def rerank(self:NotebookSearch,
     closer = sum(w*part for w,part in zip(self.ranker.weights, parts.values())) if parts else self.ranker.predict(pairs)
     first = {name: hits.map(lambda hit: hit.scores[name]) for name in (hits[0].scores if hits else ())}
     parts = dict(first, **parts, rerank=closer, prose=hits.map(lambda hit: hit.cell_type == 'markdown'))
-    scores = lifted(blended(parts), np.asarray(parts.get('defines', 0)))
+    scores = lifted(blended(parts), {name: np.asarray(part) for name,part in parts.items()})
     order = best(scores, len(hits)).tolist() if hits else []
     def known(i): return {name: float(part[i]) for name,part in parts.items()}
     return hits._new([Hit(hits[i].passage, float(scores[i]), rank, known(i)) for rank,i in enumerate(order, 1)])
@@ -307,6 +309,15 @@ def search(
     "Search some notebooks once; keep a NotebookSearch to ask more than one question"
     check_query(query, top_k)
     return NotebookSearch(paths)(query, top_k, **kwargs)
+
+# %% ../nbs/04_search.ipynb #b5c952be
+class CallableModule(ModuleType):
+    "This module, which can be called as its function `search`"
+    def __call__(self, *args, **kwargs): return search(*args, **kwargs)
+    @property
+    def __signature__(self): return inspect.signature(search)
+
+if __name__ == 'semsearch.search': sys.modules[__name__].__class__ = CallableModule
 
 # %% ../nbs/04_search.ipynb #7e4ab492
 def cited(

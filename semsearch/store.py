@@ -354,7 +354,7 @@ def note_paths(self:NotebookStore,
     self.db.execute("insert or replace into info values('paths',?)", (places,))
 
 # %% ../nbs/01c_store.ipynb #0c688185
-reading = '2' # counted up when notebooks are read, or words cut, in another way
+reading = '3' # counted up when notebooks are read, or words cut, in another way
 
 @patch
 def note_reading(self:NotebookStore):

@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
     (place/'nbs/strange.ipynb').write_bytes(b'\xff\xfe\x00\xd8{}')
     (place/'nothing').mkdir()
     (place/'queries.jsonl').write_text(json.dumps(dict(qid='1', query='potatoes', rels={'cooking.ipynb': 2})))
-    done = run(place, 'potatoes', 'nbs', '--no-rerank')
+    done = run(place, 'potatoes', 'nbs', '--no-rerank', '--wait')
     assert (done.returncode, '3 added' in done.stderr, done.stderr.count('skipped ')) == (0, True, 3), done.stderr
     return place
 
