@@ -6,14 +6,14 @@ Docs: https://semsearch.github.io/semsearch/cli.html.md"""
 
 # %% auto #0
 __all__ = ['app', 'which', 'cells', 'how', 'shown', 'programs', 'Paths', 'Hidden', 'NoIgnore', 'Text', 'IndexFile', 'Model',
-           'RankerName', 'Offline', 'TopK', 'AsJson', 'Glob', 'Exclude', 'Language', 'Since', 'Until', 'CellType',
-           'Exported', 'Error', 'Mode', 'NoRerank', 'Threshold', 'Wait', 'NoBackground', 'Group', 'Sort', 'Context',
-           'Explain', 'Open', 'AsJsonl', 'FilesOnly', 'orders', 'ParquetFile', 'Models', 'Candidates', 'AsObject',
+           'RankerName', 'Offline', 'TopK', 'AsJson', 'AsObject', 'Glob', 'Exclude', 'Language', 'Since', 'Until',
+           'CellType', 'Exported', 'Error', 'Mode', 'NoRerank', 'Threshold', 'Wait', 'NoBackground', 'Group', 'Sort',
+           'Context', 'Explain', 'Open', 'AsJsonl', 'FilesOnly', 'orders', 'ParquetFile', 'Models', 'Candidates',
            'is_question', 'meant', 'DefaultSearch', 'show_version', 'common', 'in_one_line', 'option', 'go_offline',
            'make_search', 'refresh', 'find_hits', 'leaving_rest', 'check_paths', 'read_query', 'in_order', 'open_nth',
-           'search', 'make_index', 'remove_index', 'clear', 'show_shelf', 'look_up_status', 'status', 'check_worker',
-           'check_packages', 'check_index', 'checkup', 'doctor', 'placed', 'similar', 'export_file', 'import_file',
-           'train', 'compare_models', 'evaluate_models', 'open_door', 'serve', 'serve_agents', 'spelled',
+           'search', 'make_index', 'remove_index', 'clear', 'show_shelf', 'look_up_status', 'status', 'show_config',
+           'check_worker', 'check_packages', 'check_index', 'checkup', 'doctor', 'placed', 'similar', 'export_file',
+           'import_file', 'train', 'compare_models', 'evaluate_models', 'open_door', 'serve', 'serve_agents', 'spelled',
            'open_streams', 'main']
 
 # %% ../nbs/08_cli.ipynb #7b0bda85
@@ -25,6 +25,7 @@ import typer
 from typer.core import TyperGroup
 from . import __version__
 from .core import plain_json, printable
+from .settings import SettingsError, own_file, settings
 from .terminal import *
 
 # %% ../nbs/08_cli.ipynb #6e0942d7
@@ -52,6 +53,8 @@ class DefaultSearch(TyperGroup):
         if words and args[0] not in own and args[0] not in self.commands:
             if near := meant(args[0], self.commands): say(f'Searching for {args[0]!r}. Did you mean: semsearch {near}')
             args = ['search', *args]
+        try: ctx.default_map = {name: {key: value for key,(value,_) in settings().items()} for name in self.commands}
+        except SettingsError as error: fail(error)
         return super().parse_args(ctx, args)
     def invoke(self, ctx):
         try: return super().invoke(ctx)
@@ -113,6 +116,7 @@ RankerName = option(Optional[str], how, '--ranker', metavar='NAME', help='A cros
 Offline = option(bool, how, '--offline', callback=go_offline, help='Never ask a model hub.')
 TopK = option(int, shown, '--top-k', '-k', min=1, help='How many hits at most.')
 AsJson = option(bool, programs, '--json', help='One JSON array.')
+AsObject = option(bool, programs, '--json', help='One JSON object.')
 
 # %% ../nbs/08_cli.ipynb #3527fcfe
 def make_search(
@@ -371,6 +375,15 @@ def status(paths:Paths=None, as_json:AsJson=False, model:Model=None, index:Index
     print(printable(f'{found.file}\nmodel {found.model} ({found.revision})'))
     for path,reason in found.errors: print(printable(f'skipped {path}: {reason}'))
 
+# %% ../nbs/08_cli.ipynb #5dc089be
+@app.command('config', epilog='Example: semsearch config')
+def show_config(as_json:AsObject=False):
+    "Show the settings that hold here, and the files that they come from."
+    found = settings()
+    if as_json: print(json.dumps({name: dict(value=value, file=str(file)) for name,(value,file) in found.items()}, indent=1))
+    for name,(value,file) in {} if as_json else found.items(): print(printable(f'{name:14} {value!r:30} {file}'))
+    if not found: say(f'Nothing is set. A project sets it in [tool.semsearch] of pyproject.toml, you in {own_file()}')
+
 # %% ../nbs/08_cli.ipynb #6f88dc94
 def check_worker(
     file, # an index file
@@ -524,7 +537,6 @@ def train(
 Models = Annotated[Optional[List[str]], typer.Option('--model', '-m', metavar='NAME', show_default=False,
     help='bm25, dense, hybrid, late, cross, search, or a hub name or folder; give it once for each model.')]
 Candidates = Annotated[int, typer.Option(min=1, help='How many passages a ranker reads.')]
-AsObject = Annotated[bool, typer.Option('--json', help='One JSON object.')]
 
 @app.command('compare', epilog='Example: semsearch compare "web search" nbs -m dense -m bm25 -m late')
 def compare_models(
