@@ -11,10 +11,10 @@ __all__ = ['app', 'which', 'cells', 'how', 'shown', 'programs', 'Paths', 'Hidden
            'Context', 'Explain', 'Open', 'AsJsonl', 'FilesOnly', 'orders', 'ParquetFile', 'Models', 'Candidates',
            'is_question', 'meant', 'DefaultSearch', 'show_version', 'common', 'in_one_line', 'option', 'go_offline',
            'make_search', 'refresh', 'find_hits', 'leaving_rest', 'check_paths', 'read_query', 'in_order', 'open_nth',
-           'search', 'make_index', 'remove_index', 'clear', 'show_shelf', 'look_up_status', 'status', 'show_config',
-           'check_worker', 'check_packages', 'check_index', 'checkup', 'doctor', 'placed', 'similar', 'export_file',
-           'import_file', 'train', 'compare_models', 'evaluate_models', 'open_door', 'serve', 'serve_agents', 'spelled',
-           'open_streams', 'main']
+           'search', 'ask_often', 'make_index', 'remove_index', 'clear', 'show_shelf', 'look_up_status', 'status',
+           'show_config', 'check_worker', 'check_packages', 'check_index', 'checkup', 'doctor', 'placed', 'similar',
+           'export_file', 'import_file', 'train', 'compare_models', 'evaluate_models', 'open_door', 'serve',
+           'serve_agents', 'spelled', 'open_streams', 'main']
 
 # %% ../nbs/08_cli.ipynb #7b0bda85
 import codecs, difflib, glob, json, os, re, shutil, signal, sys
@@ -50,6 +50,7 @@ class DefaultSearch(TyperGroup):
         own = {name for option in self.get_params(ctx) for name in option.opts}
         args = [f' {arg}' if is_question(arg) else arg for arg in args] # a blank in front of it is no part of a question
         words = any(arg in ('--', '-') or not arg.startswith('-') for arg in args) # a flag alone is no question
+        if not args and sys.stdin.isatty() and sys.stdout.isatty(): args = ['ask']
         if words and args[0] not in own and args[0] not in self.commands:
             if near := meant(args[0], self.commands): say(f'Searching for {args[0]!r}. Did you mean: semsearch {near}')
             args = ['search', *args]
@@ -278,6 +279,22 @@ def search(
         hits = in_order(hits, sort)
         show_hits(hits, as_json, as_jsonl, files, explain, around)
         open_nth(hits, open_hit)
+
+# %% ../nbs/08_cli.ipynb #5125acff
+@app.command('ask', epilog='Example: semsearch ask nbs')
+def ask_often(
+    paths:Paths=None, hidden:Hidden=False, no_ignore:NoIgnore=False, text:Text=False,
+    model:Model=None, ranker:RankerName=None, offline:Offline=False, index:IndexFile=None, no_background:NoBackground=False,
+):
+    "Ask many questions, with hits while you type; the arrows choose one, Enter opens it."
+    from semsearch.prompt import ask
+    check_paths(paths)
+    models = {} if not (model or ranker) else dict(model=model, ranker=ranker)
+    notebooks = make_search(paths, not models, index=index, hidden=hidden, ignore=not no_ignore, text=text, **models)
+    notebooks.goes_on = False # a worker does the rest
+    with leaving_rest(notebooks.index, not no_background):
+        with in_one_line(): refresh(notebooks.index, quiet=True, encode=False)
+        ask(notebooks)
 
 # %% ../nbs/08_cli.ipynb #c1d3f858
 @app.command('index', epilog='Example: semsearch index nbs blog')
