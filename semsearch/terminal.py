@@ -155,7 +155,7 @@ def show_hits(
     elif as_jsonl:
         for row in hits.rows(): print(plain_json(row))
     elif files:
-        for hit in hits.notebooks(): print((printable if sys.stdout.isatty() else str)(hit.path))
+        for path in hits.attrgot('path').unique(): print((printable if sys.stdout.isatty() else str)(path))
     else: show_list(hits, explain, around)
     if hits.nearest: say('Nothing reaches that score. The nearest is:\n' + decorated(hits.nearest, hits.query, colours=False))
     elif not hits: say('Nothing found.')
