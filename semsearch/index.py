@@ -290,6 +290,8 @@ def emptied_by(self:NotebookIndex,
     given = {name: value for name,value in filters.items() if value is not None}
     name = next((name for name,value in given.items() if not self.allowed(**{name: value}).any()), None)
     if not name: return ''
+    if name == 'glob' and all(one.startswith('!') for one in L(given[name])):
+        return 'every notebook matches ' + ', '.join(one[1:] for one in L(given[name]))
     value = '' if name == 'error' and given[name] is True else ' ' + ', '.join(L(given[name]).map(str))
     return ', '.join(filter(None, [nothing_is[name] + value, self.instead(name)]))
 
