@@ -42,9 +42,11 @@ def refreshed(
 @argument('-p', '--path', action='append', help='A folder, a notebook or a pattern; may be repeated. Default: here.')
 @argument('-k', '--top-k', type=int, default=5, help='How many hits at most.')
 @argument('-g', '--glob', action='append', help='Only these paths, as in .gitignore; may be repeated.')
+@argument('--exclude', action='append', help='Not these paths; may be repeated.')
 @argument('--cell-type', help='Only passages that begin with such a cell: markdown, code or raw.')
 @argument('--language', help='Only notebooks in this language.')
-@argument('--since', help='Only notebooks modified since, such as 2026-01-31.')
+@argument('--since', help='Only notebooks changed since: 2026-01-31, yesterday, 7d.')
+@argument('--until', help='Only notebooks not changed after.')
 @argument('--error', action='store_true', default=None, help='Only cells that ended in an error.')
 @argument('--mode', default='hybrid', help='First stage: hybrid, dense or bm25.')
 @argument('--threshold', type=float, default=0., help='Leave out hits with a score below this, 0 to 1.')
@@ -71,7 +73,8 @@ def ask(
     from semsearch.encoder import ModelError
     from semsearch.store import IndexFileError
     from semsearch.index import check_query
-    filters = {name: vars(args)[name] for name in ('glob', 'cell_type', 'language', 'since', 'error')}
+    filters = {name: vars(args)[name] for name in ('cell_type', 'language', 'since', 'until', 'error')}
+    filters['glob'] = [*(args.glob or []), *[f'!{pattern}' for pattern in args.exclude or []]]
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', 'IProgress not found') # tqdm would like ipywidgets

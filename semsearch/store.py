@@ -697,7 +697,8 @@ def encode(self:NotebookStore,
         while not stop():
             if not queue: queue.extend(self.waiting(16*size))
             if not queue: break
-            done += self.encode_some([queue.popleft() for _ in range(min(size, len(queue)))], bar.update)
+            some = self.encode_some([queue.popleft() for _ in range(min(size, len(queue)))])
+            done += some; bar.update(some) # once a batch: within one, long texts come first
     return done
 
 # %% ../nbs/01c_store.ipynb #061d703c
