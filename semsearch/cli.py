@@ -180,7 +180,9 @@ def find_hits(
     **kwargs # as in a call of NotebookSearch
 ): # Hits; stops with exit code 1 if there are no notebooks, 2 if something is wrong
     "Bring the index up to date and ask it"
+    from semsearch.index import check_filters, filter_names
     with in_one_line():
+        check_filters(**{name: value for name,value in kwargs.items() if name in filter_names})
         encode = wait or notebooks.must_encode(kwargs.get('mode', 'hybrid'))
         report = refresh(notebooks.index, quiet=True, encode=encode)
         if report.added + report.changed + report.unchanged + report.skipped:

@@ -14,7 +14,7 @@ import numpy as np
 from fastcore.basics import AttrDict, patch
 from fastcore.foundation import L
 from .core import Hit, Hits, Passage
-from .index import (absent_notes, begin_search, best, matches, mixed, nanoseconds, phrase_pattern, phrases, says,
+from .index import (absent_notes, begin_search, best, check_filters, matches, mixed, nanoseconds, phrase_pattern, phrases, says,
     unquoted, unusual)
 from .milvus import milvus_place, notebook_key, quoted, stems
 from .remote import MilvusStore
@@ -70,8 +70,7 @@ def condition(self:MilvusIndex,
     until=None, # notebooks modified before then; a day is a whole one
 )->str: # in Milvus' language
     "What rows must meet"
-    if cell_type not in (None, 'markdown', 'code', 'raw'):
-        raise ValueError(f'cell_type must be markdown, code or raw, not {cell_type!r}')
+    check_filters(cell_type=cell_type)
     there,tests = lambda name, yes: f'{"" if yes else "not "}exists passage["facts"]["{name}"]',[self.mine]
     if cell_type: tests.append(f'passage["cell_type"] == {quoted(cell_type)}')
     if language: tests.append(f'passage["facts"]["language"] == {quoted(language.lower())}')
@@ -173,7 +172,7 @@ def search(self:MilvusIndex,
     **filters # glob, cell_type, language, exported, error, since and until, as in condition
 )->Hits: # best first; raises ValueError for an empty query, top_k below 1, or another mode
     "Find the passages that are nearest to a query"
-    query = begin_search(self, query, top_k, mode, refresh)
+    query = begin_search(self, query, top_k, mode, refresh, **filters)
     where,wanted = self.condition(**filters),phrases(query)
     held = self.keys_holding(wanted, where) if wanted else []
     if held: where,wanted = f'{where} and id in {quoted(held)}',L()
