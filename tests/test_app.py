@@ -151,7 +151,71 @@ def test_what_stands_in_a_notebook_makes_no_tags(server, folder):
             for name in ('href', 'src'):
                 assert re.match(r'/|https://|data:image/(png|jpeg|gif|webp);base64,', attrs.get(name) or '/')
 
+def test_a_web_socket_is_closed_before_anything_is_asked(server):
+    import asyncio
+    shake = dict(Connection='Upgrade', Upgrade='websocket', Sec_WebSocket_Version='13', Sec_WebSocket_Key='dGhlIHNhbXBsZSBub25jZQ==')
+    assert get(server, '/', **shake).status in (200, 403) # a server without a library for web sockets takes it for a plain request
+    from semsearch.app import Guard
+    asked,sent = [],[]
+    async def inner(scope, receive, send): asked.append(scope)
+    async def send(message): sent.append(message)
+    for kind in ('websocket', 'something new'):
+        scope = dict(type=kind, method='GET', path='/', headers=[(b'host', b'localhost')])
+        asyncio.run(Guard(inner, {'localhost'})(scope, None, send))
+    assert asked == [] and {message['type'] for message in sent} == {'websocket.close'}
+
+# What is drawn
+
+def test_only_elements_of_mathml_are_drawn():
+    from xml.etree.ElementTree import Element, SubElement
+    from fastcore.xml import to_xml
+    from semsearch.page import safe_math
+    tags = 'script', 'a', 'm', 'mSCRIPT', 'meta x', 'm><script', 'maction href', '{http://www.w3.org/2000/svg}svg', 'm'*30
+    top = Element('math')
+    for tag in ('mi', *tags): SubElement(top, tag).text = 'x'
+    assert {tag for tag,_ in Tags(to_xml(safe_math(top))).found} == {'math', 'mi', 'mrow'}
+
+@pytest.mark.parametrize('target', ['ftp://example.org/a', 'tel:+4912345', 'vscode://file/etc/passwd', 'ms-word:ofe|u|http://example.org', '//example.org', '/etc/passwd',
+                                    'secret.ipynb', '../secret.ipynb', '#top', '?q=x', 'xhttps://example.org', 'blob:https://example.org/1', 'httpsx://a', 'http:example.org'])
+def test_links_lead_to_the_web_or_to_a_mail_program(target):
+    from semsearch.page import render_markdown
+    drawn = render_markdown(f'[text](<{target}>) and [mail](mailto:a@example.org) and [web](HTTP://example.org)')
+    assert [attrs['href'] for tag,attrs in Tags(drawn).found if tag == 'a'] == ['mailto:a@example.org', 'HTTP://example.org'] and 'text' in drawn
+
+def test_what_is_drawn_of_a_cell_has_a_length():
+    from fastcore.basics import AttrDict
+    from fastcore.xml import to_xml
+    from semsearch.page import most_chars, render_cell
+    for kind in ('markdown', 'code', 'raw'):
+        cell = AttrDict(source='z'*(5*most_chars), output='', cell_id='x', cell_type=kind)
+        drawn = to_xml(render_cell(cell, 'text'))
+        assert most_chars == 20_000 and drawn.count('z') == most_chars and '80000 characters more' in drawn
+
+def test_a_question_has_a_length():
+    from semsearch.page import read_state
+    state = read_state(dict.fromkeys(('q', 'path', 'cell', 'like'), 'x'*50_000))
+    assert [len(state[name]) for name in ('q', 'path', 'cell', 'like')] == [2000]*4
+
 # Searching
+
+def test_more_like_this_shows_nothing_that_lies_outside(tmp_path, encoder):
+    "A notebook that became a link after it was read: the index still holds its words"
+    from semsearch.app import Desk
+    from semsearch.ranker import Ranker
+    texts = dict(a='Boil the potatoes in salted water.', b='An oven bakes potatoes with rosemary.', c='Peel the potatoes, then grate them finely.')
+    for name,text in texts.items(): notebook(tmp_path/'nbs'/f'{name}.ipynb', f'# {name}\n{text}')
+    desk = Desk(tmp_path/'nbs', encoder, Ranker(lambda pairs: [.5]*len(pairs)), tmp_path/'i.db')
+    try:
+        desk.keep_up().result(60); desk.every = 1e9
+        path = str(tmp_path/'nbs/a.ipynb')
+        names = lambda hits: sorted(Path(hit.path).name for hit in hits)
+        assert names(desk.similar(path, 'a-0').result(60)) == ['b.ipynb', 'c.ipynb']
+        (tmp_path/'nbs/b.ipynb').rename(tmp_path/'b.ipynb'); (tmp_path/'nbs/b.ipynb').symlink_to(tmp_path/'b.ipynb')
+        assert names(desk.similar(path, 'a-0').result(60)) == ['c.ipynb']
+        assert names(desk.search('potatoes').result(60)) == ['a.ipynb', 'c.ipynb']
+        with pytest.raises(KeyError): desk.locate(str(tmp_path/'nbs/b.ipynb')).result(60)
+    finally:
+        for worker in (desk.quick, desk.thorough, desk.keeper): worker.close()
 
 def test_answers_over_http(server):
     first = get(server, '/results?q=how+do+I+boil+potatoes&k=3')
