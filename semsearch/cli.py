@@ -8,12 +8,12 @@ Docs: https://semsearch.github.io/semsearch/cli.html.md"""
 __all__ = ['app', 'Paths', 'IndexFile', 'Model', 'Hidden', 'NoIgnore', 'AsJson', 'Offline', 'TopK', 'RankerName', 'Group', 'Glob',
            'CellType', 'Language', 'Exported', 'Error', 'Since', 'AsJsonl', 'FilesOnly', 'Threshold', 'Context',
            'Explain', 'Wait', 'NoBackground', 'NoRerank', 'Mode', 'ParquetFile', 'Models', 'Candidates', 'AsObject',
-           'is_question', 'DefaultSearch', 'show_version', 'common', 'say', 'fail', 'in_one_line', 'go_offline',
-           'make_search', 'refresh', 'fancy', 'link', 'snippet_width', 'decorated', 'indented', 'show_hit', 'show_hits',
-           'find_hits', 'leaving_rest', 'search', 'make_index', 'remove_index', 'clear', 'show_shelf', 'status',
-           'check_worker', 'check_packages', 'check_index', 'checkup', 'doctor', 'similar', 'export_file',
-           'import_file', 'train', 'compare_models', 'evaluate_models', 'open_door', 'serve', 'serve_agents', 'spelled',
-           'open_streams', 'main']
+           'open_to_others', 'is_question', 'DefaultSearch', 'show_version', 'common', 'say', 'fail', 'in_one_line',
+           'go_offline', 'make_search', 'refresh', 'fancy', 'link', 'snippet_width', 'decorated', 'indented',
+           'show_hit', 'show_hits', 'find_hits', 'leaving_rest', 'search', 'make_index', 'remove_index', 'clear',
+           'show_shelf', 'status', 'check_worker', 'check_packages', 'check_index', 'checkup', 'doctor', 'similar',
+           'export_file', 'import_file', 'train', 'compare_models', 'evaluate_models', 'open_door', 'serve',
+           'serve_agents', 'spelled', 'open_streams', 'main']
 
 # %% ../nbs/08_cli.ipynb #7b0bda85
 import codecs, json, os, re, shutil, signal, sys
@@ -541,11 +541,14 @@ def open_door(
     except KeyboardInterrupt: pass
 
 # %% ../nbs/08_cli.ipynb #67c5bd87
+open_to_others = ('semsearch: other machines can read these notebooks if they have the token in this address, and the '
+                  'connection is not encrypted: whoever listens on the network reads along')
+
 @app.command(epilog='Example: semsearch serve nbs --port 8080 --open')
 def serve(
     paths:Paths=None,
     port:Annotated[int, typer.Option('--port', '-p', min=0, max=65535, help='0 takes any that is free.')]=8000,
-    host:Annotated[str, typer.Option(help='Where to listen; elsewhere, machines get in by --allow-host.')]='127.0.0.1',
+    host:Annotated[str, typer.Option(help='Beyond this machine: with a token, and the names of --allow-host.')]='127.0.0.1',
     allow_host:Annotated[Optional[List[str]], typer.Option(metavar='NAME', help='One more name of this server.')]=None,
     open_page:Annotated[bool, typer.Option('--open', help='Open it in a browser.')]=False,
     model:Model=None, ranker:RankerName=None, offline:Offline=False, index:IndexFile=None,
@@ -554,6 +557,7 @@ def serve(
     "Search in a browser: results as you type, and each cell among its neighbours."
     def started(url):
         say(f'semsearch: {url} (Ctrl-C stops it)')
+        if '?token=' in url: say(open_to_others)
         if open_page: typer.launch(url)
     from semsearch.app import serve as serve_page
     open_door(serve_page, paths, host=host, port=port, hosts=allow_host or (), started=started, model=model,

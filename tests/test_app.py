@@ -123,6 +123,52 @@ def test_every_answer_says_that_nothing_else_may_be_loaded(server):
         assert headers['cross-origin-resource-policy'] == 'same-origin'
     assert 'content-security-policy' in get(server, '/', Host='evil.example').headers
 
+@pytest.fixture(scope='module')
+def open_server(folder):
+    "A server for other machines: where it listens, its token, and all that it said"
+    process,url = screens.start(folder/'nbs', '--index', folder/'index.db', '--host', '0.0.0.0', '--allow-host', 'box.example')
+    try:
+        said = process.stderr.readline()
+        yield urlparse(url).netloc,parse_qs(urlparse(url).query)['token'][0],said
+    finally: process.terminate(); process.wait(10)
+
+paths = '/', '/?q=potatoes', '/results?q=potatoes', '/status', '/cell?path=x', '/app.js', '/app.css', '/icon.svg', '/nothing'
+
+def test_other_machines_need_the_token(open_server):
+    netloc,token,said = open_server
+    port = netloc.split(':')[1]
+    assert len(token) == 43 and 'other machines can read' in said and 'not encrypted' in said and token not in said
+    wrong = '', f'token={token[:-1]}', f'token={token}x', f'token={token.swapcase()}', 'token=', f'token={token}&token=', f'Token={token}', 'token=%ff%00'
+    for path in paths:
+        for query in wrong:
+            no = get(netloc, path + ('&' if '?' in path else '?')*bool(query) + query)
+            assert no.status == 403 and 'semsearch serve printed' in no.text and len(no.text) < 300 and 'set-cookie' not in no.headers
+    for cookie in ('', f'semsearch-{port}=', f'semsearch-{port}={token[:-1]}', f'semsearch-1={token}', f'{token}', f'semsearch-{port}=a; semsearch-{port}=b'):
+        assert get(netloc, '/status', Cookie=cookie).status == 403
+    for method in ('POST', 'PUT', 'OPTIONS'): assert get(netloc, f'/?token={token}', method).status == 405
+
+def test_the_token_is_kept_in_a_cookie_that_no_script_and_no_other_site_has(open_server):
+    netloc,token,_ = open_server
+    port = netloc.split(':')[1]
+    for host in (netloc, f'box.example:{port}'):
+        first = get(netloc, f'/?q=potatoes&token={token}', Host=host)
+        name,*flags = first.headers['set-cookie'].split('; ')
+        assert first.status == 200 and name == f'semsearch-{port}={token}' and set(flags) == {'Path=/', 'HttpOnly', 'SameSite=Strict'}
+        assert token not in first.text and first.headers['referrer-policy'] == 'no-referrer'
+        for path,status in zip(paths, (200, 200, 200, 200, 404, 200, 200, 200, 404)):
+            later = get(netloc, path, Host=host, Cookie=f'other=1; {name}')
+            assert later.status == status and 'set-cookie' not in later.headers
+    for strange in (dict(Host='evil.example'), dict(Origin='https://evil.example'), dict(Sec_Fetch_Site='cross-site')): # the token does not open what is closed
+        assert get(netloc, '/status', Cookie=name, **strange).status == 403
+    assert get(netloc, '/status', Host='localhost:99999', Cookie=name).status == 403
+
+def test_another_start_has_another_token(open_server, folder):
+    process,url = screens.start(folder/'nbs', '--index', folder/'index.db', '--host', '0.0.0.0')
+    try:
+        assert f'token={open_server[1]}' not in url
+        assert get(urlparse(url).netloc, f'/?token={open_server[1]}').status == 403
+    finally: process.terminate(); process.wait(10)
+
 class Tags(HTMLParser):
     "The tags of a page with their attributes"
     def __init__(self, text): super().__init__(); self.found = []; self.feed(text)
@@ -336,6 +382,17 @@ def test_a_cell_that_comes_late_does_not_take_the_place_of_a_newer_one(wide, ser
     wanted = parse_qs(urlparse(second).query)['cell'][0]
     assert wide.state()['cell'] == wanted != parse_qs(urlparse(first).query)['cell'][0]
     assert wide.find('#cell .wanted')[0].get_attribute('id') == f'cell-{wanted}'
+
+def test_in_a_browser_the_token_leaves_the_address_and_the_page_works(wide, open_server):
+    netloc,token,_ = open_server
+    wide.chrome.delete_all_cookies()
+    wide.open(netloc, '/?q=tune+a+violin'); assert 'semsearch serve printed' in wide.js('document.body.textContent')
+    wide.open(netloc, f'/?q=tune+a+violin&token={token}')
+    screens.wait(wide.titles); wide.settled()
+    assert wide.state() == dict(q='tune a violin') and wide.js('document.cookie') == ''
+    wide.find('a.hit')[0].click()
+    screens.wait(lambda: wide.find('#cell .wanted'))
+    wide.chrome.refresh(); screens.wait(wide.titles)
 
 def test_code_formulas_tables_and_pictures_are_drawn(wide, server, folder):
     wide.open(server, '/?' + urlencode(dict(path=folder/'nbs/maths.ipynb', cell='maths-0')))
