@@ -12,11 +12,11 @@ __all__ = ['app', 'Paths', 'IndexFile', 'Model', 'Hidden', 'NoIgnore', 'AsJson',
            'go_offline', 'make_search', 'refresh', 'fancy', 'link', 'snippet_width', 'decorated', 'indented',
            'show_hit', 'show_hits', 'find_hits', 'leaving_rest', 'search', 'make_index', 'remove_index', 'clear',
            'show_shelf', 'status', 'check_worker', 'check_packages', 'check_index', 'checkup', 'doctor', 'similar',
-           'export_file', 'import_file', 'train', 'compare_models', 'evaluate_models', 'open_door', 'serve',
-           'serve_agents', 'spelled', 'open_streams', 'main']
+           'at_interrupt', 'export_file', 'import_file', 'train', 'compare_models', 'evaluate_models', 'open_door',
+           'serve', 'serve_agents', 'spelled', 'open_streams', 'main']
 
 # %% ../nbs/08_cli.ipynb #7b0bda85
-import codecs, json, os, re, shutil, signal, sys
+import codecs, json, os, re, shutil, signal, sys, threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, List, Optional
@@ -442,6 +442,14 @@ def similar(
         hits = found.similar(notebook, cell_id, top_k)
     show_hits(hits, as_json)
 
+# %% ../nbs/08_cli.ipynb #607c43d5
+def at_interrupt(
+    handler, # for signal.signal: SIG_DFL ends the program at once, default_int_handler raises KeyboardInterrupt
+):
+    "Say what Ctrl-C does in a program of ours, unless whoever started it switched that off, as nohup does"
+    ours = threading.current_thread() is threading.main_thread() # no other thread may say it
+    if ours and signal.getsignal(signal.SIGINT) != signal.SIG_IGN: signal.signal(signal.SIGINT, handler)
+
 # %% ../nbs/08_cli.ipynb #20165fb1
 ParquetFile = Annotated[str, typer.Argument(metavar='FILE', help='A Parquet file.', show_default=False)]
 
@@ -453,6 +461,7 @@ def export_file(file:ParquetFile, paths:Paths=None, model:Model=None, index:Inde
     notebooks = make_search(paths, model=model, index=index, hidden=hidden, ignore=not no_ignore).index
     with in_one_line(RuntimeError):
         refresh(notebooks, quiet=True)
+        at_interrupt(signal.default_int_handler) # the half of a file is taken away
         say(f'{export_index(notebooks, file)} notebooks written to {file}')
 
 # %% ../nbs/08_cli.ipynb #bd796d86
@@ -556,6 +565,7 @@ def serve(
 ):
     "Search in a browser: results as you type, and each cell among its neighbours."
     def started(url):
+        at_interrupt(signal.default_int_handler) # the server ends its answers first
         say(f'semsearch: {url} (Ctrl-C stops it)')
         if '?token=' in url: say(open_to_others)
         if open_page: typer.launch(url)
@@ -571,7 +581,6 @@ def serve_agents(
     hidden:Hidden=False, no_ignore:NoIgnore=False,
 ):
     "Give agents the search as tools, over the Model Context Protocol."
-    signal.signal(signal.SIGINT, signal.SIG_DFL) # a thread that waits for its input would not hear of Ctrl-C
     from semsearch.mcp import serve as serve_tools
     open_door(serve_tools, paths, model=model, ranker=ranker, index=index, hidden=hidden,
               ignore=not no_ignore)
@@ -594,6 +603,7 @@ def open_streams():
 
 def main():
     "The console script"
+    at_interrupt(signal.SIG_DFL)
     open_streams()
     if sys.stdout: sys.stdout.reconfigure(errors='spelled')
     try:
