@@ -128,8 +128,8 @@ def open_server(folder):
     "A server for other machines: where it listens, its token, and all that it said"
     process,url = screens.start(folder/'nbs', '--index', folder/'index.db', '--host', '0.0.0.0', '--allow-host', 'box.example')
     try:
-        said = process.stderr.readline()
-        yield urlparse(url).netloc,parse_qs(urlparse(url).query)['token'][0],said
+        token = parse_qs(urlparse(url).query)['token'][0]
+        yield urlparse(url).netloc,token,process.stderr.readline()
     finally: process.terminate(); process.wait(10)
 
 paths = '/', '/?q=potatoes', '/results?q=potatoes', '/status', '/cell?path=x', '/app.js', '/app.css', '/icon.svg', '/nothing'
@@ -236,6 +236,31 @@ def test_what_is_drawn_of_a_cell_has_a_length():
         cell = AttrDict(source='z'*(5*most_chars), output='', cell_id='x', cell_type=kind)
         drawn = to_xml(render_cell(cell, 'text'))
         assert most_chars == 20_000 and drawn.count('z') == most_chars and '80000 characters more' in drawn
+
+slowest = ['\n', ' \n', 'a\n', ' ', '\t', 'a', '0', '_', '"\\', '\\"', '&', '$', 'a::', 'a.', '-', "'", '(', '{', '"', '\\', '<!', '{%'] # of seventy kinds of repetition
+
+def test_colours_take_bounded_time_in_every_language():
+    "Without a bound, C# takes half a minute for one cell, Maple a minute, and Easytrieve hours"
+    from pygments.lexers import get_all_lexers
+    from semsearch.page import coloured, render_code
+    known = [names for _,names,_,_ in get_all_lexers() if names]
+    texts = [(mark*20_000)[:20_000] for mark in slowest]
+    def seconds(language):
+        start = time.thread_time()
+        for text in texts: render_code(text, language)
+        return time.thread_time()-start
+    slow = {name: seconds(name) for name in ('csharp', 'maple', 'easytrieve', 'java', 'sas', 'autohotkey', 'xpp', 'gherkin', 'python', 'c')}
+    assert max(slow.values()) < 15, slow
+    assert coloured <= {name for names in known for name in names}
+    drawn = {names[0] for names in known if '<span class="' in render_code('if x == "a": # 1\n  return 2\n', names[0])}
+    assert 60 < len(drawn) < 100 and {'python', 'splus', 'julia', 'bash', 'sql', 'cpp', 'csharp', 'rust'} <= drawn
+
+@pytest.mark.parametrize('language', ['python', 'r', 'julia', 'sql', 'c', 'html'])
+def test_no_character_is_lost_among_the_colours(language):
+    from html import unescape
+    from semsearch.page import render_code
+    for source in ('x = "<a>" # ü\n', 'no end', '\n\n  x\n\n', 'a = 1\n'*2000, 'y'*9000, '"""\n' + 'text\n'*1000 + '"""'):
+        assert unescape(re.sub('<[^<>]*>', '', render_code(source, language))).rstrip('\n') == source.rstrip('\n')
 
 def test_a_question_has_a_length():
     from semsearch.page import read_state
