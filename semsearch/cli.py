@@ -9,15 +9,15 @@ __all__ = ['app', 'which', 'cells', 'how', 'shown', 'programs', 'Paths', 'Hidden
            'RankerName', 'Offline', 'TopK', 'AsJson', 'AsObject', 'Glob', 'Exclude', 'Language', 'Since', 'Until',
            'CellType', 'Exported', 'Error', 'Mode', 'NoRerank', 'Threshold', 'Wait', 'NoBackground', 'Group', 'Sort',
            'Context', 'Explain', 'Open', 'AsJsonl', 'FilesOnly', 'orders', 'ParquetFile', 'Models', 'Candidates',
-           'is_question', 'meant', 'DefaultSearch', 'show_version', 'common', 'in_one_line', 'option', 'go_offline',
-           'make_search', 'refresh', 'find_hits', 'leaving_rest', 'check_paths', 'read_query', 'in_order', 'open_nth',
-           'search', 'ask_often', 'make_index', 'remove_index', 'clear', 'show_shelf', 'look_up_status', 'status',
-           'show_config', 'check_worker', 'check_packages', 'check_index', 'checkup', 'doctor', 'placed', 'similar',
-           'export_file', 'import_file', 'train', 'compare_models', 'evaluate_models', 'open_door', 'serve',
-           'serve_agents', 'spelled', 'open_streams', 'main']
+           'open_to_others', 'is_question', 'meant', 'DefaultSearch', 'show_version', 'common', 'in_one_line', 'option',
+           'go_offline', 'make_search', 'refresh', 'find_hits', 'leaving_rest', 'check_paths', 'read_query', 'in_order',
+           'open_nth', 'search', 'ask_often', 'make_index', 'remove_index', 'clear', 'show_shelf', 'look_up_status',
+           'status', 'show_config', 'check_worker', 'check_packages', 'check_index', 'checkup', 'doctor', 'placed',
+           'similar', 'at_interrupt', 'export_file', 'import_file', 'train', 'compare_models', 'evaluate_models',
+           'open_door', 'serve', 'serve_agents', 'spelled', 'open_streams', 'main']
 
 # %% ../nbs/08_cli.ipynb #7b0bda85
-import codecs, difflib, glob, json, os, re, shutil, signal, sys
+import codecs, difflib, glob, json, os, re, shutil, signal, sys, threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, List, Optional
@@ -296,6 +296,7 @@ def ask_often(
     notebooks.goes_on = False # a worker does the rest
     with leaving_rest(notebooks.index, not no_background):
         with in_one_line(): refresh(notebooks.index, quiet=True, encode=False)
+        at_interrupt(signal.default_int_handler)
         ask(notebooks)
 
 # %% ../nbs/08_cli.ipynb #c1d3f858
@@ -312,6 +313,7 @@ def make_index(
     check_paths(paths)
     if rebuild: remove_index(index or index_file(paths or ['.'], Encoder(model).name, **place), paths)
     found = make_search(paths, model=model, index=index, **place).index
+    at_interrupt(signal.default_int_handler) # nothing is lost either way, but this says so
     try:
         with in_one_line(): refresh(found)
     except KeyboardInterrupt:
@@ -505,6 +507,14 @@ def similar(
         hits = found.similar(notebook, cell_id, top_k)
     show_hits(hits, as_json)
 
+# %% ../nbs/08_cli.ipynb #607c43d5
+def at_interrupt(
+    handler, # for signal.signal: SIG_DFL ends the program at once, default_int_handler raises KeyboardInterrupt
+):
+    "Say what Ctrl-C does in a program of ours, unless whoever started it switched that off, as nohup does"
+    ours = threading.current_thread() is threading.main_thread() # no other thread may say it
+    if ours and signal.getsignal(signal.SIGINT) != signal.SIG_IGN: signal.signal(signal.SIGINT, handler)
+
 # %% ../nbs/08_cli.ipynb #20165fb1
 ParquetFile = Annotated[str, typer.Argument(metavar='FILE', help='A Parquet file.', show_default=False)]
 
@@ -516,6 +526,7 @@ def export_file(file:ParquetFile, paths:Paths=None, model:Model=None, index:Inde
     notebooks = make_search(paths, model=model, index=index, hidden=hidden, ignore=not no_ignore, text=text).index
     with in_one_line(RuntimeError):
         refresh(notebooks, quiet=True)
+        at_interrupt(signal.default_int_handler) # the half of a file is taken away
         say(f'{export_index(notebooks, file)} notebooks written to {file}')
 
 # %% ../nbs/08_cli.ipynb #bd796d86
@@ -614,11 +625,14 @@ def open_door(
     except KeyboardInterrupt: pass
 
 # %% ../nbs/08_cli.ipynb #67c5bd87
+open_to_others = ('semsearch: other machines can read these notebooks if they have the token in this address, and the '
+                  'connection is not encrypted: whoever listens on the network reads along')
+
 @app.command(epilog='Example: semsearch serve nbs --port 8080 --open')
 def serve(
     paths:Paths=None,
     port:Annotated[int, typer.Option('--port', '-p', min=0, max=65535, help='0 takes any that is free.')]=8000,
-    host:Annotated[str, typer.Option(help='Where to listen; elsewhere, machines get in by --allow-host.')]='127.0.0.1',
+    host:Annotated[str, typer.Option(help='Beyond this machine: with a token, and the names of --allow-host.')]='127.0.0.1',
     allow_host:Annotated[Optional[List[str]], typer.Option(metavar='NAME', help='One more name of this server.')]=None,
     open_page:Annotated[bool, typer.Option('--open', help='Open it in a browser.')]=False,
     model:Model=None, ranker:RankerName=None, offline:Offline=False, index:IndexFile=None,
@@ -626,7 +640,9 @@ def serve(
 ):
     "Search in a browser: results as you type, and each cell among its neighbours."
     def started(url):
+        at_interrupt(signal.default_int_handler) # the server ends its answers first
         say(f'semsearch: {url} (Ctrl-C stops it)')
+        if '?token=' in url: say(open_to_others)
         if open_page: typer.launch(url)
     from semsearch.app import serve as serve_page
     open_door(serve_page, paths, host=host, port=port, hosts=allow_host or (), started=started, model=model,
@@ -640,7 +656,6 @@ def serve_agents(
     hidden:Hidden=False, no_ignore:NoIgnore=False, text:Text=False,
 ):
     "Give agents the search as tools, over the Model Context Protocol."
-    signal.signal(signal.SIGINT, signal.SIG_DFL) # a thread that waits for its input would not hear of Ctrl-C
     from semsearch.mcp import serve as serve_tools
     open_door(serve_tools, paths, model=model, ranker=ranker, index=index, hidden=hidden,
               ignore=not no_ignore, text=text)
@@ -663,6 +678,7 @@ def open_streams():
 
 def main():
     "The console script"
+    at_interrupt(signal.SIG_DFL)
     open_streams()
     if sys.stdout: sys.stdout.reconfigure(errors='spelled')
     try:

@@ -123,6 +123,52 @@ def test_every_answer_says_that_nothing_else_may_be_loaded(server):
         assert headers['cross-origin-resource-policy'] == 'same-origin'
     assert 'content-security-policy' in get(server, '/', Host='evil.example').headers
 
+@pytest.fixture(scope='module')
+def open_server(folder):
+    "A server for other machines: where it listens, its token, and all that it said"
+    process,url = screens.start(folder/'nbs', '--index', folder/'index.db', '--host', '0.0.0.0', '--allow-host', 'box.example')
+    try:
+        token = parse_qs(urlparse(url).query)['token'][0]
+        yield urlparse(url).netloc,token,process.stderr.readline()
+    finally: process.terminate(); process.wait(10)
+
+paths = '/', '/?q=potatoes', '/results?q=potatoes', '/status', '/cell?path=x', '/app.js', '/app.css', '/icon.svg', '/nothing'
+
+def test_other_machines_need_the_token(open_server):
+    netloc,token,said = open_server
+    port = netloc.split(':')[1]
+    assert len(token) == 43 and 'other machines can read' in said and 'not encrypted' in said and token not in said
+    wrong = '', f'token={token[:-1]}', f'token={token}x', f'token={token.swapcase()}', 'token=', f'token={token}&token=', f'Token={token}', 'token=%ff%00'
+    for path in paths:
+        for query in wrong:
+            no = get(netloc, path + ('&' if '?' in path else '?')*bool(query) + query)
+            assert no.status == 403 and 'semsearch serve printed' in no.text and len(no.text) < 300 and 'set-cookie' not in no.headers
+    for cookie in ('', f'semsearch-{port}=', f'semsearch-{port}={token[:-1]}', f'semsearch-1={token}', f'{token}', f'semsearch-{port}=a; semsearch-{port}=b'):
+        assert get(netloc, '/status', Cookie=cookie).status == 403
+    for method in ('POST', 'PUT', 'OPTIONS'): assert get(netloc, f'/?token={token}', method).status == 405
+
+def test_the_token_is_kept_in_a_cookie_that_no_script_and_no_other_site_has(open_server):
+    netloc,token,_ = open_server
+    port = netloc.split(':')[1]
+    for host in (netloc, f'box.example:{port}'):
+        first = get(netloc, f'/?q=potatoes&token={token}', Host=host)
+        name,*flags = first.headers['set-cookie'].split('; ')
+        assert first.status == 200 and name == f'semsearch-{port}={token}' and set(flags) == {'Path=/', 'HttpOnly', 'SameSite=Strict'}
+        assert token not in first.text and first.headers['referrer-policy'] == 'no-referrer'
+        for path,status in zip(paths, (200, 200, 200, 200, 404, 200, 200, 200, 404)):
+            later = get(netloc, path, Host=host, Cookie=f'other=1; {name}')
+            assert later.status == status and 'set-cookie' not in later.headers
+    for strange in (dict(Host='evil.example'), dict(Origin='https://evil.example'), dict(Sec_Fetch_Site='cross-site')): # the token does not open what is closed
+        assert get(netloc, '/status', Cookie=name, **strange).status == 403
+    assert get(netloc, '/status', Host='localhost:99999', Cookie=name).status == 403
+
+def test_another_start_has_another_token(open_server, folder):
+    process,url = screens.start(folder/'nbs', '--index', folder/'index.db', '--host', '0.0.0.0')
+    try:
+        assert f'token={open_server[1]}' not in url
+        assert get(urlparse(url).netloc, f'/?token={open_server[1]}').status == 403
+    finally: process.terminate(); process.wait(10)
+
 class Tags(HTMLParser):
     "The tags of a page with their attributes"
     def __init__(self, text): super().__init__(); self.found = []; self.feed(text)
@@ -151,7 +197,96 @@ def test_what_stands_in_a_notebook_makes_no_tags(server, folder):
             for name in ('href', 'src'):
                 assert re.match(r'/|https://|data:image/(png|jpeg|gif|webp);base64,', attrs.get(name) or '/')
 
+def test_a_web_socket_is_closed_before_anything_is_asked(server):
+    import asyncio
+    shake = dict(Connection='Upgrade', Upgrade='websocket', Sec_WebSocket_Version='13', Sec_WebSocket_Key='dGhlIHNhbXBsZSBub25jZQ==')
+    assert get(server, '/', **shake).status in (200, 403) # a server without a library for web sockets takes it for a plain request
+    from semsearch.app import Guard
+    asked,sent = [],[]
+    async def inner(scope, receive, send): asked.append(scope)
+    async def send(message): sent.append(message)
+    for kind in ('websocket', 'something new'):
+        scope = dict(type=kind, method='GET', path='/', headers=[(b'host', b'localhost')])
+        asyncio.run(Guard(inner, {'localhost'})(scope, None, send))
+    assert asked == [] and {message['type'] for message in sent} == {'websocket.close'}
+
+# What is drawn
+
+def test_only_elements_of_mathml_are_drawn():
+    from xml.etree.ElementTree import Element, SubElement
+    from fastcore.xml import to_xml
+    from semsearch.page import safe_math
+    tags = 'script', 'a', 'm', 'mSCRIPT', 'meta x', 'm><script', 'maction href', '{http://www.w3.org/2000/svg}svg', 'm'*30
+    top = Element('math')
+    for tag in ('mi', *tags): SubElement(top, tag).text = 'x'
+    assert {tag for tag,_ in Tags(to_xml(safe_math(top))).found} == {'math', 'mi', 'mrow'}
+
+@pytest.mark.parametrize('target', ['ftp://example.org/a', 'tel:+4912345', 'vscode://file/etc/passwd', 'ms-word:ofe|u|http://example.org', '//example.org', '/etc/passwd',
+                                    'secret.ipynb', '../secret.ipynb', '#top', '?q=x', 'xhttps://example.org', 'blob:https://example.org/1', 'httpsx://a', 'http:example.org'])
+def test_links_lead_to_the_web_or_to_a_mail_program(target):
+    from semsearch.page import render_markdown
+    drawn = render_markdown(f'[text](<{target}>) and [mail](mailto:a@example.org) and [web](HTTP://example.org)')
+    assert [attrs['href'] for tag,attrs in Tags(drawn).found if tag == 'a'] == ['mailto:a@example.org', 'HTTP://example.org'] and 'text' in drawn
+
+def test_what_is_drawn_of_a_cell_has_a_length():
+    from fastcore.basics import AttrDict
+    from fastcore.xml import to_xml
+    from semsearch.page import most_chars, render_cell
+    for kind in ('markdown', 'code', 'raw'):
+        cell = AttrDict(source='z'*(5*most_chars), output='', cell_id='x', cell_type=kind)
+        drawn = to_xml(render_cell(cell, 'text'))
+        assert most_chars == 20_000 and drawn.count('z') == most_chars and '80000 characters more' in drawn
+
+slowest = ['\n', ' \n', 'a\n', ' ', '\t', 'a', '0', '_', '"\\', '\\"', '&', '$', 'a::', 'a.', '-', "'", '(', '{', '"', '\\', '<!', '{%'] # of seventy kinds of repetition
+
+def test_colours_take_bounded_time_in_every_language():
+    "Without a bound, C# takes half a minute for one cell, Maple a minute, and Easytrieve hours"
+    from pygments.lexers import get_all_lexers
+    from semsearch.page import coloured, render_code
+    known = [names for _,names,_,_ in get_all_lexers() if names]
+    texts = [(mark*20_000)[:20_000] for mark in slowest]
+    def seconds(language):
+        start = time.thread_time()
+        for text in texts: render_code(text, language)
+        return time.thread_time()-start
+    slow = {name: seconds(name) for name in ('csharp', 'maple', 'easytrieve', 'java', 'sas', 'autohotkey', 'xpp', 'gherkin', 'python', 'c')}
+    assert max(slow.values()) < 15, slow
+    assert coloured <= {name for names in known for name in names}
+    drawn = {names[0] for names in known if '<span class="' in render_code('if x == "a": # 1\n  return 2\n', names[0])}
+    assert 60 < len(drawn) < 100 and {'python', 'splus', 'julia', 'bash', 'sql', 'cpp', 'csharp', 'rust'} <= drawn
+
+@pytest.mark.parametrize('language', ['python', 'r', 'julia', 'sql', 'c', 'html'])
+def test_no_character_is_lost_among_the_colours(language):
+    from html import unescape
+    from semsearch.page import render_code
+    for source in ('x = "<a>" # ü\n', 'no end', '\n\n  x\n\n', 'a = 1\n'*2000, 'y'*9000, '"""\n' + 'text\n'*1000 + '"""'):
+        assert unescape(re.sub('<[^<>]*>', '', render_code(source, language))).rstrip('\n') == source.rstrip('\n')
+
+def test_a_question_has_a_length():
+    from semsearch.page import read_state
+    state = read_state(dict.fromkeys(('q', 'path', 'cell', 'like'), 'x'*50_000))
+    assert [len(state[name]) for name in ('q', 'path', 'cell', 'like')] == [2000]*4
+
 # Searching
+
+def test_more_like_this_shows_nothing_that_lies_outside(tmp_path, encoder):
+    "A notebook that became a link after it was read: the index still holds its words"
+    from semsearch.app import Desk
+    from semsearch.ranker import Ranker
+    texts = dict(a='Boil the potatoes in salted water.', b='An oven bakes potatoes with rosemary.', c='Peel the potatoes, then grate them finely.')
+    for name,text in texts.items(): notebook(tmp_path/'nbs'/f'{name}.ipynb', f'# {name}\n{text}')
+    desk = Desk(tmp_path/'nbs', encoder, Ranker(lambda pairs: [.5]*len(pairs)), tmp_path/'i.db')
+    try:
+        desk.keep_up().result(60); desk.every = 1e9
+        path = str(tmp_path/'nbs/a.ipynb')
+        names = lambda hits: sorted(Path(hit.path).name for hit in hits)
+        assert names(desk.similar(path, 'a-0').result(60)) == ['b.ipynb', 'c.ipynb']
+        (tmp_path/'nbs/b.ipynb').rename(tmp_path/'b.ipynb'); (tmp_path/'nbs/b.ipynb').symlink_to(tmp_path/'b.ipynb')
+        assert names(desk.similar(path, 'a-0').result(60)) == ['c.ipynb']
+        assert names(desk.search('potatoes').result(60)) == ['a.ipynb', 'c.ipynb']
+        with pytest.raises(KeyError): desk.locate(str(tmp_path/'nbs/b.ipynb')).result(60)
+    finally:
+        for worker in (desk.quick, desk.thorough, desk.keeper): worker.close()
 
 def test_answers_over_http(server):
     first = get(server, '/results?q=how+do+I+boil+potatoes&k=3')
@@ -272,6 +407,17 @@ def test_a_cell_that_comes_late_does_not_take_the_place_of_a_newer_one(wide, ser
     wanted = parse_qs(urlparse(second).query)['cell'][0]
     assert wide.state()['cell'] == wanted != parse_qs(urlparse(first).query)['cell'][0]
     assert wide.find('#cell .wanted')[0].get_attribute('id') == f'cell-{wanted}'
+
+def test_in_a_browser_the_token_leaves_the_address_and_the_page_works(wide, open_server):
+    netloc,token,_ = open_server
+    wide.chrome.delete_all_cookies()
+    wide.open(netloc, '/?q=tune+a+violin'); assert 'semsearch serve printed' in wide.js('document.body.textContent')
+    wide.open(netloc, f'/?q=tune+a+violin&token={token}')
+    screens.wait(wide.titles); wide.settled()
+    assert wide.state() == dict(q='tune a violin') and wide.js('document.cookie') == ''
+    wide.find('a.hit')[0].click()
+    screens.wait(lambda: wide.find('#cell .wanted'))
+    wide.chrome.refresh(); screens.wait(wide.titles)
 
 def test_code_formulas_tables_and_pictures_are_drawn(wide, server, folder):
     wide.open(server, '/?' + urlencode(dict(path=folder/'nbs/maths.ipynb', cell='maths-0')))

@@ -1,5 +1,5 @@
 "The terminal: the real program, as a person and as a pipe meet it."
-import json, os, re, subprocess, sys
+import json, os, random, re, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent/'tools'))
@@ -176,6 +176,50 @@ subprocess.run(sys.argv[1:], check=True)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)''' # a small parent, since a child begins with what its parent has
     done = subprocess.run([sys.executable, '-c', code, *program, 'salted water', 'nbs'], cwd=folder, env=environment(folder), capture_output=True, text=True)
     assert 'cooking' in done.stdout and int(done.stdout.splitlines()[-1]) < 300_000
+
+# Ctrl-C
+
+ready = [sys.executable, '-c', 'import sys; sys.argv[0] = "semsearch"; from semsearch.cli import main; print("ready", file=sys.stderr, flush=True); main()']
+
+def interrupted(folder, wait, *args, **more):
+    "How a program ends that gets a Ctrl-C some seconds after it has begun, or after a line that holds some words"
+    process = subprocess.Popen([*ready, *args], cwd=folder, env=environment(folder, **more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        for line in process.stderr:
+            if (wait if isinstance(wait, str) else 'ready') in line: break
+        if not isinstance(wait, str): time.sleep(wait)
+        process.send_signal(signal.SIGINT)
+        return (process.wait(10), process.communicate()[1])
+    finally: process.kill(); process.communicate()
+
+@pytest.mark.parametrize('args', [[], ['--model']], ids=['built in', 'another model'])
+def test_ctrl_c_ends_a_search_whenever_it_comes(folder, model, args):
+    rng = random.Random(3)
+    for i in range(8):
+        code,said = interrupted(folder, rng.uniform(0, 1.5), 'potatoes', 'nbs', '--index', f'ctrl-c-{len(args)}.db', *args, *[model]*len(args))
+        assert code in (-signal.SIGINT, 130, 0) and 'Traceback' not in said, (i, code, said)
+    assert run(folder, 'potatoes', 'nbs', '--index', f'ctrl-c-{len(args)}.db', *args, *[model]*len(args)).returncode == 0
+
+def test_ctrl_c_does_not_wait_for_a_thread_that_imports(folder, tmp_path):
+    "What loads the model imports something that never ends"
+    (tmp_path/'safetensors').mkdir(); (tmp_path/'safetensors/__init__.py').write_text('import time; time.sleep(1000)')
+    paths = os.pathsep.join([str(tmp_path), environment(folder)['PYTHONPATH']])
+    code = f'import sys; sys.path[:0] = {paths.split(os.pathsep)}; sys.argv[0] = "semsearch"; from semsearch.cli import main; print("ready", file=sys.stderr, flush=True); main()'
+    process = subprocess.Popen([sys.executable, '-c', code, 'potatoes', 'nbs'], cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        process.stderr.readline(); time.sleep(2); assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == -signal.SIGINT
+    finally: process.kill(); process.communicate()
+
+def test_ctrl_c_is_still_ignored_where_it_was_switched_off(folder):
+    done = subprocess.run(['bash', '-c', 'trap "" INT; "$@" & sleep .7; kill -INT $!; wait $!', 'bash', *program, 'potatoes', 'nbs'], cwd=folder, env=environment(folder), capture_output=True, text=True)
+    assert done.returncode == 0 and 'cooking' in done.stdout
+
+def test_ctrl_c_ends_the_servers(folder):
+    for module in ('fasthtml', 'mcp'): pytest.importorskip(module)
+    assert interrupted(folder, 'Ctrl-C stops it', 'serve', 'nbs', '--port', '0')[0] == 0
+    assert interrupted(folder, 1., 'mcp', 'nbs')[0] == -signal.SIGINT
 
 # Odd surroundings
 

@@ -11,7 +11,7 @@ from helpers import (Remembering, answers, asked, can_fork, check_same, content,
                      prose, soak, start, tiny_encoder, write)
 from semsearch.cli import remove_index
 from semsearch.core import Hit
-from semsearch.encoder import Encoder
+from semsearch.encoder import Encoder, ModelError
 from semsearch.core import marked
 from semsearch.index import NotebookIndex, rare_words
 from semsearch.store import IndexFileError, empty, format_version, open_index, real
@@ -376,6 +376,13 @@ def test_a_file_of_another_program_is_refused_and_left_alone(tmp_path, sound, en
         assert file.read_bytes() == data
     assert len(list(tmp_path.iterdir())) == 6
 
+def test_a_pipe_is_neither_opened_nor_hashed(tmp_path):
+    "Opening a pipe waits until somebody writes to it; a device may have no end"
+    os.mkfifo(tmp_path/'pipe')
+    look = 'import sys; from semsearch.store import file_digest, owner_of; print(file_digest(sys.argv[1]), owner_of(sys.argv[1]))'
+    for path,said in ((tmp_path/'pipe', 'no file None'), ('/dev/zero', 'no file None'), (tmp_path, 'a folder None')):
+        assert subprocess.run([sys.executable, '-c', look, str(path)], capture_output=True, text=True, timeout=60).stdout.strip() == said
+
 def test_an_empty_file_becomes_an_index(tmp_path, sound, encoder):
     (tmp_path/'i.db').touch()
     with opened(sound.folder, encoder, tmp_path/'i.db') as index: assert index.update().added == 7
@@ -434,6 +441,21 @@ def test_a_vector_of_another_size_is_never_compared(tmp_path, sound, encoder):
                    f'update vectors set vector=zeroblob(32) {last}')
     with opened(sound.folder, encoder, file) as index:
         with pytest.raises(IndexFileError, match=str(file)): index.search(asked, refresh=False)
+
+@pytest.mark.filterwarnings('ignore:overflow')
+def test_vectors_that_are_not_numbers_are_refused(tmp_path, model):
+    "A model in half precision that overflows: what it makes is never kept, and another run encodes what is missing"
+    folder,encoder = make_notebooks(tmp_path/'nbs', 2, 3),tiny_encoder(model)
+    good = encoder.encode
+    for bad in (float('nan'), float('inf'), 1e6): # the last one is too large for 16 bits
+        def encode(texts, progress=None): made = good(texts, progress); made[-1,0] = bad; return made
+        with opened(folder, encoder, tmp_path/'i.db') as index:
+            encoder.encode = encode
+            with pytest.raises(ModelError, match='not numbers'): index.update()
+            assert index.encoded() < 1
+            encoder.encode = good
+    with opened(folder, encoder, tmp_path/'i.db') as index: assert index.update().skipped == 0 and index.encoded() == 1
+    check_same(content(tmp_path/'i.db'), fresh_content(folder, encoder, tmp_path/'fresh.db'))
 
 # Any order of edits
 

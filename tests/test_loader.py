@@ -298,8 +298,20 @@ def test_what_cannot_be_a_notebook_says_what_helps(tmp_path):
     (tmp_path/'a.ipynb').write_text('version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n')
     assert 'git lfs pull' in try_read(tmp_path/'a.ipynb').reason
     (tmp_path/'a.py').write_bytes('# é'.encode('latin-1')); assert try_read(tmp_path/'a.py').kind == 'encoding'
+
+def test_a_pipe_and_a_device_are_not_read(tmp_path):
+    "One would wait for a writer, the other has no end: a process of its own tries it"
     os.mkfifo(tmp_path/'pipe.md'); (tmp_path/'zero.md').symlink_to('/dev/zero')
-    for name in ('pipe.md', 'zero.md'): assert try_read(tmp_path/name).reason == 'not a file'
+    look = 'import sys; from semsearch.loader import try_read; print(try_read(sys.argv[1]).reason)'
+    for name in ('pipe.md', 'zero.md'):
+        done = subprocess.run([sys.executable, '-c', look, str(tmp_path/name)], capture_output=True, text=True, timeout=30)
+        assert done.stdout == 'not a file\n', done
+
+@pytest.mark.parametrize('wrong', ['a b', 'a"b', "a'b", '<b>', 'a#b', 'a/b', '../a', 'a\nb', 'a\n', 'a\x1b[31m', '', 'x'*65, 7, None, ['a'], 'a.b', 'a&b'])
+def test_the_id_of_a_cell_is_word_characters_or_made_anew(tmp_path, wrong):
+    cells = [dict(cell_type='markdown', source='First.', id=wrong), dict(cell_type='markdown', source='Second.', id='a_1-É')]
+    ids = [cell.cell_id for cell in read_notebook(write(tmp_path/'n.ipynb', cells)).cells]
+    assert re.fullmatch('[0-9a-f]{8}', ids[0]) and ids[1] == 'a_1-É'
 
 def test_built_copies_stay_out_and_any_case_of_the_ending_is_found(tmp_path):
     for name in ('NOTE.IPYNB', 'book/intro.ipynb', 'book/_build/html/_sources/intro.ipynb', 'book/_build/jupyter_execute/intro.ipynb'):

@@ -131,4 +131,15 @@ def test_a_folder_that_is_not_there_is_said_at_once(tmp_path):
                           stdin=subprocess.DEVNULL)
     assert done.returncode == 2 and done.stdout == '' and done.stderr.count('\n') == 1 and 'No such file or folder' in done.stderr
 
-def test_an_endless_question_is_cut_as_on_the_page(answers): assert 'potatoes' in text(answers[1]['endless'])
+def test_an_endless_question_is_cut_as_on_the_page(answers):
+    from types import SimpleNamespace
+    from semsearch.core import Hits
+    from semsearch.mcp import Tools
+    assert 'potatoes' in text(answers[1]['endless'])
+    asked = []
+    def search(query, top_k, closely, **filters): asked.append((query, filters)); return Hits()
+    some = SimpleNamespace
+    tools = Tools(some(search=search, quick=some(notebooks=some(index=some(encoder=None)))))
+    tools.fresh,tools.ask = lambda: '',lambda found: found
+    tools.search('x'*50_000, glob='y'*50_000)
+    assert asked == [('x'*2000, dict(glob='y'*2000))]

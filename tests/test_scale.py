@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np, pytest
 from helpers import make_notebooks, prose, write
 from semsearch.cli import app
+from semsearch.encoder import ModelError
 from semsearch.index import NotebookIndex
 from semsearch.search import NotebookSearch
 from semsearch.store import IndexFileError
@@ -299,6 +300,19 @@ def test_a_server_that_does_not_know_a_request_is_named():
     try:
         with pytest.raises(ServerError, match='Milvus Lite 3'): connect(f'http://127.0.0.1:{port}', 10)
     finally: server.stop(0)
+
+def test_vectors_that_are_not_numbers_are_refused_everywhere(kind, folder, model, tmp_path):
+    from semsearch.corpus import EncodeTable, read_table
+    from helpers import tiny_encoder
+    import pyarrow as pa
+    encoder = tiny_encoder(model)
+    good = encoder.encode
+    def encode(texts, progress=None): made = good(texts, progress); made[-1,0] = np.nan; return made
+    encoder.encode = encode
+    with pytest.raises(ModelError, match='not numbers'): make(kind, folder, encoder, tmp_path/'i').update()
+    worker = EncodeTable(model=model, device='cpu', half=False); worker.encoder = encoder
+    table = read_table(pa.table(dict(path=list(map(str, folder.glob('*.ipynb'))))), 128, encoder.tokenize)
+    with pytest.raises(ValueError, match='not numbers'): worker(table)
 
 # Ray
 

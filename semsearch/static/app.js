@@ -162,5 +162,6 @@ async function about() {
   const {part} = await get('/status'); $('about').replaceChildren(part);
   setTimeout(() => about().catch(() => {}), document.querySelector('#about .busy') ? 1000 : 30000);
 }
-readAddress(); markWords(); about().catch(() => {}); showWanted();
+readAddress(); if (new URLSearchParams(location.search).has('token')) remember(false); // the cookie has it now
+markWords(); about().catch(() => {}); showWanted();
 if (box.value || kept.like) search();
