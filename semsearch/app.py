@@ -180,7 +180,7 @@ answer_headers = {
     'cross-origin-opener-policy': 'same-origin', 'x-frame-options': 'DENY', 'cache-control': 'no-store'}
 
 # %% ../nbs/09_app.ipynb #c0114d2f
-wants_token = ('This page is open only to those who have its token. Open the address that semsearch serve printed when it '
+wants_token = ('This page is open only to those who have its token. Open the address that semsearch serve printed when it ' # nosec B105
                'started, with all that follows ?token=')
 
 def cookie_name(
@@ -201,7 +201,7 @@ def knows_token(
 # %% ../nbs/09_app.ipynb #3aab1788
 class Guard:
     "Stands before the page: turns strangers away, and gives every answer the headers above"
-    def __init__(self,
+    def __init__(self, # nosec B107
         app, # an ASGI application
         hosts, # names by which this server may be called, without port
         token:str='', # what the first address and then a cookie must hold; empty: nothing
@@ -365,7 +365,7 @@ def add_views(
         return answer(status_line(desk, found))
 
 # %% ../nbs/09_app.ipynb #69e32e68
-def make_app(
+def make_app( # nosec B107
     desk:Desk, # whom to ask
     hosts=('localhost', '127.0.0.1', '[::1]'), # names by which the server may be called, without port
     token:str='', # that readers must have, as in Guard

@@ -9,7 +9,7 @@ __all__ = ['say', 'fail', 'fancy', 'columns', 'wrapped', 'runtime_folder', 'is_r
            'decorated', 'indented', 'show_hit', 'show_hits', 'show_list', 'line_of', 'editor', 'open_hit']
 
 # %% ../nbs/07a_terminal.ipynb #df4f8925
-import json, os, re, shlex, shutil, subprocess, sys, textwrap, webbrowser
+import json, os, re, shlex, shutil, subprocess, sys, textwrap, webbrowser # nosec B404
 from itertools import groupby
 from pathlib import Path
 from urllib.parse import quote
@@ -199,7 +199,7 @@ def open_hit(
 ): # raises OSError for an editor that cannot be started
     "Open a notebook, at the cell where that is possible"
     command,url = os.environ.get('SEMSEARCH_EDITOR') or os.environ.get('VISUAL'),address(hit.path, hit.cell_id, lab_servers())
-    if command: subprocess.run(editor(hit, command), check=False)
+    if command: subprocess.run(editor(hit, command), check=False) # nosec B603
     elif url.startswith('http'): webbrowser.open(url)
-    elif shutil.which('code'): subprocess.run(['code', os.path.abspath(os.path.expanduser(hit.path))], check=False)
+    elif code := shutil.which('code'): subprocess.run([code, os.path.abspath(os.path.expanduser(hit.path))], check=False) # nosec B603
     else: typer.launch(hit.path)
