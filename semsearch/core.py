@@ -6,8 +6,8 @@ Docs: https://semsearch.github.io/semsearch/core.html.md"""
 
 # %% auto #0
 __all__ = ['unspaced', 'word_runs', 'common_words', 'far', 'Passage', 'heading_path', 'without_magics', 'text_hash', 'Hit',
-           'plain_form', 'words_of', 'wanted_words', 'window', 'begins', 'snippet', 'printable', 'Hits', 'marked_run',
-           'marked', 'meter', 'marks', 'folded', 'card', 'plain_json', 'with_copies']
+           'plain_form', 'words_of', 'signs_of', 'wanted_words', 'window', 'begins', 'snippet', 'printable', 'Hits',
+           'marked_run', 'marked', 'meter', 'marks', 'folded', 'card', 'plain_json', 'with_copies']
 
 # %% ../nbs/00_core.ipynb #0ad56f5e
 import hashlib, json, re, unicodedata
@@ -126,6 +126,13 @@ def words_of(
     def pairs(run): return [run[i:i+2] for i in range(max(1, len(run)-1))] if re.match(f'[{unspaced}]', run) else [run]
     return [word for run in word_runs.findall(plain_form(text)) for word in pairs(run)]
 
+# %% ../nbs/00_core.ipynb #46cc7910
+def signs_of(
+    text:str, # any text
+)->list: # of single characters of scripts without blanks
+    "What a query of one character may be looking for"
+    return [] if text.isascii() else re.findall(f'[{unspaced}]', plain_form(text))
+
 # %% ../nbs/00_core.ipynb #785cf2e0
 common_words = set('''a an and are as at be by can do does don for from have how i if in into is it its me my no not of
     on one or our s so t than that the their them then there these they this to was we what when where which who why
@@ -168,7 +175,8 @@ def snippet(
     words,wanted = text.split(),wanted_words(query)
     if len(line := ' '.join(words)) <= width: return line
     if any(len(word) > width-2 for word in words): return window(line, query, width)
-    found = [any(part[:5] in wanted for part in words_of(word.lower())) for word in words]
+    def found_in(word): return any(part[:5] in wanted for part in [*words_of(word.lower()), *signs_of(word)])
+    found = [found_in(word) for word in words]
     edges,new = [0, *accumulate(len(word)+1 for word in words)],begins(text) # edges: where each word starts
     def end(start): return bisect(edges, edges[start]+width-1) - 1 # the words that fit between two ellipses
     start = max(range(len(words)), key=lambda start: (sum(found[start:end(start)]), new[start], -start))
@@ -221,8 +229,8 @@ def marked_run(
     "Mark a word, or those signs of a run whose pairs are wanted"
     found = words_of(run.lower())
     hits = [word[:5] in wanted for word in found]
-    if len(found) < 2 or len(found) != len(run)-1: return [(run, any(hits))]
-    signs = [(sign, any(hits[max(0, i-1):i+1])) for i,sign in enumerate(run)]
+    if signs_of(run) != list(run) or len(run) < 2: return [(run, any(hits))]
+    signs = [(sign, sign in wanted or any(hits[max(0, i-1):i+1])) for i,sign in enumerate(run)]
     return [(''.join(sign for sign,_ in some), hit) for hit,some in groupby(signs, lambda pair: pair[1])]
 
 def marked(

@@ -20,7 +20,7 @@ import numpy as np
 from fastcore.basics import AttrDict, patch
 from fastcore.foundation import L
 from fastcore.xtras import truncstr
-from .core import Hit, Hits, Passage, common_words, printable
+from .core import Hit, Hits, Passage, common_words, printable, signs_of
 from .loader import covers, read_rule
 from .names import defines, definition_phrases, module_names, names_in
 from .store import NotebookStore, columns, damaged, inner_words, real, row_passage, safely, static, told, word_terms
@@ -113,6 +113,17 @@ def dense_scores(self:NotebookIndex,
     if rough.any(): cosines[rough] = self.table.slope*cosines[rough] + self.table.offset
     return cosines.clip(0, 1)
 
+# %% ../nbs/02_index.ipynb #e23e5a3c
+@patch
+def spelled(self:NotebookIndex,
+    term:str, # from word_terms
+)->str: # in the language of FTS5
+    "A word as it is looked up; a single sign of a script without blanks as all pairs that hold it"
+    if signs_of(term) != [term]: return f'"{term}"'
+    self.db.execute('create virtual table if not exists temp.terms using fts5vocab(main, words, row)')
+    pairs = self.db.execute('select term from temp.terms where length(term)=2 and instr(term, ?)', (term,))
+    return ' OR '.join(f'"{found}"' for found in [term, *L(pairs).itemgot(0)])
+
 # %% ../nbs/02_index.ipynb #d37f8bea
 @patch
 def word_counts(self:NotebookIndex,
@@ -120,7 +131,7 @@ def word_counts(self:NotebookIndex,
 )->dict: # {word: passages that hold it}, rarest first
     "How many passages hold each word of the query"
     known = self.load().counts
-    def count(term): return self.db.execute('select count(*) from words where words match ?', (f'"{term}"',)).get
+    def count(term): return self.db.execute('select count(*) from words where words match ?', (self.spelled(term),)).get
     for term in word_terms(query):
         if term not in known: known[term] = count(term)
     return {term: known[term] for term in L(word_terms(query)).unique().sorted(key=known.get)}
@@ -151,7 +162,7 @@ def word_scores(self:NotebookIndex,
     "How much of the query each passage covers by its words"
     ids,counts = self.load().ids,self.word_counts(query)
     scores = np.zeros(len(ids), np.float32)
-    match = ' OR '.join(f'"{term}"' for term in rare_words(counts, len(ids)))
+    match = ' OR '.join(map(self.spelled, rare_words(counts, len(ids))))
     if not match or not len(ids): return scores
     most = sum(word_weight(count, len(ids)) for count in counts.values())
     found = self.db.execute('select rowid,-bm25(words) from words where words match ?', (match,))
@@ -335,8 +346,10 @@ def phrase_pattern(
     phrase:str, # some words
 )->re.Pattern:
     "The words of a phrase, one after another, with any signs and blanks between them"
-    words = map(re.escape, re.findall(r'[^\W_]+', phrase))
-    return re.compile(r'(?<![^\W_])' + r'[\W_]+'.join(words) + r'(?![^\W_])', re.I)
+    words = re.findall(r'[^\W_]+', phrase)
+    before = '' if signs_of(words[0][0]) else r'(?<![^\W_])' # no blank shows where such a word begins or ends
+    after = '' if signs_of(words[-1][-1]) else r'(?![^\W_])'
+    return re.compile(before + r'[\W_]+'.join(map(re.escape, words)) + after, re.I)
 
 # %% ../nbs/02_index.ipynb #00ca1b84
 def says(
@@ -367,7 +380,8 @@ def holding(self:NotebookIndex,
     phrases, # of words
 )->np.ndarray: # (n,) bool
     "The passages that hold all phrases"
-    match = ' AND '.join(f'"{" ".join(word_terms(phrase))}"' for phrase in phrases)
+    terms = L(phrases).map(word_terms)
+    match = ' AND '.join(f'({self.spelled(some[0])})' if len(some) == 1 else f'"{" ".join(some)}"' for some in terms)
     patterns = L(phrases).map(phrase_pattern)
     rows = [key for key,passage in self.matching(match).items() if says(passage, patterns)]
     return np.isin(self.load().ids, np.array(rows, dtype=np.int64))

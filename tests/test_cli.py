@@ -177,6 +177,24 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)''' # a small paren
     done = subprocess.run([sys.executable, '-c', code, *program, 'salted water', 'nbs'], cwd=folder, env=environment(folder), capture_output=True, text=True)
     assert 'cooking' in done.stdout and int(done.stdout.splitlines()[-1]) < 300_000
 
+# In a notebook
+
+@pytest.mark.parametrize('line, cell, query', [
+    ('-- --no-verify -k 3', None, '--no-verify -k 3'), ('-k 1 -- -k', None, '-k'), ('a -> b -k 1', None, 'a -> b'), ('-1 as an index', None, '-1 as an index'),
+    ('-k 1', '-k flag\n--hard', '-k flag --hard'), ('-- --soft', 'or\n--hard', '--soft or --hard'), ('--- or --> -k 1', None, '--- or -->')])
+def test_a_question_in_a_notebook_may_begin_with_a_dash(monkeypatch, line, cell, query):
+    pytest.importorskip('IPython')
+    from semsearch import magic
+    monkeypatch.setattr(magic, 'ask', lambda query, args: query)
+    assert magic.semsearch(line, cell) == query
+
+def test_an_unknown_option_in_a_notebook_names_the_two_dashes():
+    error = pytest.importorskip('IPython.core.error').UsageError
+    from semsearch import magic
+    with pytest.raises(error, match='unrecognized arguments: --no-verify.* %semsearch -- '): magic.semsearch('--no-verify in git')
+    with pytest.raises(error) as said: magic.semsearch('x -k three')
+    assert 'two dashes' not in str(said.value) and 'invalid int' in str(said.value)
+
 # Ctrl-C
 
 ready = [sys.executable, '-c', 'import sys; sys.argv[0] = "semsearch"; from semsearch.cli import main; print("ready", file=sys.stderr, flush=True); main()']

@@ -797,6 +797,26 @@ def test_most_strings_of_a_text_without_blanks_are_found(tmp_path, encoder):
         index.update()
         assert all(index.search(text[i:i+4], 1, 'bm25', refresh=False) for i in range(len(text)-3))
 
+@pytest.mark.parametrize('text', ['候鸟每年秋天从北方飞往南方过冬', '渡り鳥のルートを計算する', '철새이동경로를', 'นกอพยพ', '用numpy计算𠮷野家', '鸟', '候鸟'])
+def test_every_single_character_is_found_and_marked_inside_longer_runs(tmp_path, encoder, text):
+    from semsearch.core import signs_of
+    page(tmp_path/'a.ipynb', f'## One\n\n{text}'); page(tmp_path/'b.ipynb', 'Nothing of the kind, ab a b 一二三. '*30)
+    with opened(tmp_path, encoder, ':memory:') as index:
+        index.update()
+        for sign in signs_of(text):
+            for query in (sign, f'"{sign}"', f'{sign} numpyx'):
+                hits = index.search(query, 5, 'bm25', refresh=False)
+                assert [hit.path[-7:] for hit in hits] == ['a.ipynb'] and hits[0].score > 0, query
+            assert {part for part,strength in hits[0].parts(sign, 100) if strength} >= {sign} or sign*2 in text
+            assert hits.notes == [] or 'numpyx' in hits.notice
+        assert index.search('鱼', 5, 'bm25', refresh=False) == [] and index.search('a', 5, 'bm25', refresh=False)[0].path.endswith('b.ipynb')
+
+def test_a_phrase_without_blanks_is_found_inside_a_run(tmp_path, encoder):
+    page(tmp_path/'a.ipynb', '先做数据清洗吧'); page(tmp_path/'b.ipynb', '清洗和数据')
+    with opened(tmp_path, encoder, ':memory:') as index:
+        hits = index.search('"数据清洗"', 5, 'bm25')
+        assert [hit.path[-7:] for hit in hits] == ['a.ipynb'] and hits.notes == []
+
 def test_a_file_of_an_older_version_is_read_again_and_encoded_only_where_it_differs(tmp_path, encoder):
     folder = make_notebooks(tmp_path/'nbs', 3, 3)
     page(folder/'cjk.ipynb', '计算候鸟迁徙')

@@ -314,6 +314,52 @@ def test_vectors_that_are_not_numbers_are_refused_everywhere(kind, folder, model
     table = read_table(pa.table(dict(path=list(map(str, folder.glob('*.ipynb'))))), 128, encoder.tokenize)
     with pytest.raises(ValueError, match='not numbers'): worker(table)
 
+def test_a_notebook_that_becomes_unreadable_meanwhile_is_named_and_the_others_are_encoded(kind, folder, model, encoder, tmp_path, monkeypatch):
+    "The workers without Ray: after the look at the folder, files vanish, become folders, or the disk does not answer"
+    import errno, pyarrow as pa
+    from semsearch import corpus, notebook
+    write(folder/'gone.ipynb', ['a train']); write(folder/'place.ipynb', ['a model'])
+    index = make(kind, folder, encoder, tmp_path/'i'); index.update()
+    def texts(): return {Path(one.path).name: [passage.text for passage in one.passages] for one in index.contents()}
+    before = texts()
+    for path in folder.glob('*.ipynb'): write(path, ['something else', path.stem])
+    write(folder/'new.ipynb', ['sort a list'])
+    read,digest = notebook.read_bytes,corpus.file_digest
+    def pipeline(ray, paths, index, *args):
+        (folder/'gone.ipynb').unlink(); (folder/'place.ipynb').unlink(); (folder/'place.ipynb').mkdir()
+        def lost(path): return Path(path).name in ('lists.ipynb', 'new.ipynb')
+        def read_bytes(path):
+            if lost(path): raise OSError(errno.EIO, 'Input/output error')
+            return read(path)
+        monkeypatch.setattr(notebook, 'read_bytes', read_bytes)
+        monkeypatch.setattr(corpus, 'file_digest', lambda path: None if lost(path) else digest(path))
+        worker = corpus.EncodeTable(model=model, device='cpu', half=False)
+        tables = [worker(corpus.read_table(pa.table(dict(path=[path])), index.max_tokens, encoder.tokenize)) for path in paths]
+        monkeypatch.undo()
+        class Data:
+            def iter_batches(self, **kwargs): return iter(tables)
+        return Data()
+    monkeypatch.setattr(corpus, 'start_ray', lambda *args: None); monkeypatch.setattr(corpus, 'pipeline', pipeline)
+    report = encode_corpus(index)
+    assert report.stored == 5 and {Path(path).name for path,_ in index.errors()} == {'lists.ipynb', 'new.ipynb', 'gone.ipynb', 'place.ipynb'}
+    found = texts()
+    assert 'something else' in found['cities.ipynb'][0] and found['lists.ipynb'] == before['lists.ipynb'] != []
+    (folder/'place.ipynb').rmdir(); index.update()
+    assert index.errors() == [] and {name for name,found in texts().items() if 'something else' in str(found)} == {'lists.ipynb', 'cities.ipynb'}
+
+def test_an_error_of_the_index_is_not_one_of_the_file(folder, encoder, tmp_path):
+    index = make('sqlite', folder, encoder, tmp_path/'i'); index.update()
+    export_index(index, tmp_path/'good.parquet')
+    class Full(NotebookIndex):
+        def put(self, notebooks): raise OSError(28, 'No space left on device')
+    with pytest.raises(OSError, match='No space left'): import_index(Full(folder, encoder, tmp_path/'full.db'), tmp_path/'good.parquet')
+    class Wrong(NotebookIndex):
+        def put(self, notebooks): raise ValueError('what the index says')
+    with pytest.raises(ValueError, match='what the index says'): import_index(Wrong(folder, encoder, tmp_path/'wrong.db'), tmp_path/'good.parquet')
+    (tmp_path/'bad.parquet').write_bytes((tmp_path/'good.parquet').read_bytes()[:500])
+    with pytest.raises(IndexFileError, match='is damaged'): import_index(NotebookIndex(folder, encoder, tmp_path/'bad.db'), tmp_path/'bad.parquet')
+    with pytest.raises(FileNotFoundError): import_index(NotebookIndex(folder, encoder, tmp_path/'none.db'), tmp_path/'none.parquet')
+
 # Ray
 
 @needs_ray
