@@ -180,8 +180,8 @@ answer_headers = {
     'cross-origin-opener-policy': 'same-origin', 'x-frame-options': 'DENY', 'cache-control': 'no-store'}
 
 # %% ../nbs/09_app.ipynb #c0114d2f
-wants_token = ('This page is open only to those who have its token. Open the address that semsearch serve printed when it ' # nosec B105
-               'started, with all that follows ?token=')
+wants_token = ('This page is open only to those who have its token. Open the address that semsearch serve printed ' # nosec B105
+               'when it started, with all that follows ?token=')
 
 def cookie_name(
     request, # a Starlette request

@@ -632,7 +632,7 @@ open_to_others = ('semsearch: other machines can read these notebooks if they ha
 def serve(
     paths:Paths=None,
     port:Annotated[int, typer.Option('--port', '-p', min=0, max=65535, help='0 takes any that is free.')]=8000,
-    host:Annotated[str, typer.Option(help='Beyond this machine: with a token, and the names of --allow-host.')]='127.0.0.1',
+    host:Annotated[str, typer.Option(help='Beyond this machine: a token, and --allow-host names.')]='127.0.0.1',
     allow_host:Annotated[Optional[List[str]], typer.Option(metavar='NAME', help='One more name of this server.')]=None,
     open_page:Annotated[bool, typer.Option('--open', help='Open it in a browser.')]=False,
     model:Model=None, ranker:RankerName=None, offline:Offline=False, index:IndexFile=None,

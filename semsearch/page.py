@@ -28,8 +28,8 @@ from .notebook import outputs_of
 # %% ../nbs/08b_page.ipynb #fc59ce2d
 most_chars = 20_000 # of one cell; the rest is not drawn
 most_coloured = 4_000 # of one cell; the rest has no colours
-coloured = set('''ada awk bash batch bibtex c clojure cmake common-lisp console coq cpp crystal csharp css cuda cython d dart diff
-    docker dot elixir erlang forth fortran fsharp gas gnuplot go graphql groovy haskell html ini java javascript jinja
+coloured = set('''ada awk bash batch bibtex c clojure cmake common-lisp console coq cpp crystal csharp css cuda cython
+    d dart diff docker dot elixir erlang forth fortran fsharp gas gnuplot go graphql groovy haskell html ini java javascript jinja
     json jsx julia kotlin lean less llvm lua make mathematica matlab nasm nim nix objective-c ocaml octave pascal perl
     php postgresql powershell prolog properties protobuf pycon pytb python qml r racket ruby rust sas scala scheme
     scilab scss solidity sparql sql sqlite3 stata swift tcl tex toml tsx turtle typescript vb.net verilog vhdl xml
