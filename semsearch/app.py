@@ -194,7 +194,7 @@ def knows_token(
     request, # a Starlette request
     token:str, # what the address that was printed ends with
 )->bool:
-    "Does the address or the cookie hold the token?"
+    "Return True if the address or the cookie holds the token"
     given = request.query_params.get('token', ''),request.cookies.get(cookie_name(request), '')
     return any([secrets.compare_digest(text.encode('utf-8', 'replace'), token.encode()) for text in given])
 
@@ -221,7 +221,7 @@ class Guard:
 def judge(self:Guard,
     scope:dict, # of ASGI
 )->tuple: # (status, reason), or None if all is well; the headers of the answer
-    "May this be answered, and with which headers?"
+    "Decide whether a request is answered, and with which headers"
     from starlette.requests import Request
     headers = {name.decode('latin-1').lower(): value.decode('latin-1') for name,value in scope['headers']}
     extra = [(name.encode(), value.encode()) for name,value in answer_headers.items()]

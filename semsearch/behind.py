@@ -88,7 +88,7 @@ def stop(self:Behind,
 
 # %% ../nbs/02c_behind.ipynb #c6e45910
 def allowed_behind()->bool:
-    "May anything be encoded unasked?"
+    "Return True if texts may be encoded unasked"
     return os.environ.get('SEMSEARCH_BACKGROUND', '1').lower() not in ('0', 'no', 'off', 'false')
 
 threads = {} # {index file: Behind}

@@ -32,7 +32,7 @@ from .terminal import *
 def is_question(
     arg:str, # of the command line
 )->bool:
-    "Can this be no option, although it begins with a dash?"
+    "Return True for what begins with a dash and can be no option"
     return bool(re.match(r'--?[^=\s]*\s', arg)) and not re.match(r'-[kgCmop]', arg)
 
 # %% ../nbs/08_cli.ipynb #ac92890a
@@ -220,8 +220,8 @@ def check_paths(
     missing = [path for path in paths or [] if not is_there(path)]
     if not missing: return
     words,rest = ' '.join([query, *missing]),' '.join(path for path in paths if path not in missing)
-    hint = f'. Is it a part of the question? Quote that: semsearch "{words}" {rest}'.rstrip() if query and paths[0] in missing else ''
-    fail(f'No such file or folder: {missing[0]}{hint}')
+    hint = f'. Is it a part of the question? Quote that: semsearch "{words}" {rest}'.rstrip()
+    fail(f'No such file or folder: {missing[0]}' + (hint if query and paths[0] in missing else ''))
 
 def read_query(
     query:str, # from the command line
@@ -232,7 +232,8 @@ def read_query(
     return query
 
 # %% ../nbs/08_cli.ipynb #77697ac7
-orders = dict(score=lambda hit: -hit.score, date=lambda hit: hit.modified or '', path=lambda hit: (hit.path, hit.cell_index))
+orders = dict(score=lambda hit: -hit.score, date=lambda hit: hit.modified or '',
+              path=lambda hit: (hit.path, hit.cell_index))
 
 def in_order(
     hits, # Hits, best first
@@ -253,7 +254,8 @@ def open_nth(
 # %% ../nbs/08_cli.ipynb #7c3249a3
 @app.command(epilog='Example: semsearch "how do I skip a notebook in the tests" nbs -k 3')
 def search(
-    query:Annotated[str, typer.Argument(help='A question, or words; "in double quotes": these very words; -: from stdin.')],
+    query:Annotated[str, typer.Argument(
+        help='A question, or words; "in double quotes": these very words; -: from stdin.')],
     paths:Paths=None, glob:Glob=None, exclude:Exclude=None, language:Language=None, since:Since=None, until:Until=None,
     hidden:Hidden=False, no_ignore:NoIgnore=False, text:Text=False,
     cell_type:CellType=None, exported:Exported=None, error:Error=False,
@@ -286,7 +288,8 @@ def search(
 @app.command('ask', epilog='Example: semsearch ask nbs')
 def ask_often(
     paths:Paths=None, hidden:Hidden=False, no_ignore:NoIgnore=False, text:Text=False,
-    model:Model=None, ranker:RankerName=None, offline:Offline=False, index:IndexFile=None, no_background:NoBackground=False,
+    model:Model=None, ranker:RankerName=None, offline:Offline=False, index:IndexFile=None,
+    no_background:NoBackground=False,
 ):
     "Ask many questions, with hits while you type; the arrows choose one, Enter opens it."
     from semsearch.prompt import ask
@@ -318,7 +321,7 @@ def make_index(
         with in_one_line(): refresh(found)
     except KeyboardInterrupt:
         kept = found.status()
-        say(f'\nStopped. {kept.passages} passages are kept, {kept.encoded} of them encoded; the next run goes on from there.')
+        say(f'\nStopped. {kept.passages} passages are kept, {kept.encoded} of them encoded; the next run goes on.')
         raise typer.Exit(130) from None
 
 # %% ../nbs/08_cli.ipynb #0ce3806b
@@ -401,7 +404,8 @@ def status(paths:Paths=None, as_json:AsJson=False, model:Model=None, index:Index
 def show_config(as_json:AsObject=False):
     "Show the settings that hold here, and the files that they come from."
     found = settings()
-    if as_json: print(json.dumps({name: dict(value=value, file=str(file)) for name,(value,file) in found.items()}, indent=1))
+    rows = {name: dict(value=value, file=str(file)) for name,(value,file) in found.items()}
+    if as_json: print(json.dumps(rows, indent=1))
     for name,(value,file) in {} if as_json else found.items(): print(printable(f'{name:14} {value!r:30} {file}'))
     if not found: say(f'Nothing is set. A project sets it in [tool.semsearch] of pyproject.toml, you in {own_file()}')
 
@@ -608,7 +612,8 @@ def evaluate_models(
         rows = load_queries(rows)
         judged = {name for row in rows for name in row['rels']}
         absent = sorted(judged - {judged_name(path, judged) for path in find_notebooks(paths, **place).map(str)})
-        if absent: say(f'{len(absent)} of {len(judged)} judged notebooks are not in the folder: ' + ', '.join(absent[:5]))
+        some = ', '.join(absent[:5])
+        if absent: say(f'{len(absent)} of {len(judged)} judged notebooks are not in the folder: {some}')
         found = evaluate(models, rows, paths, candidates=candidates, index=index, **place)
         if plot: found.plot_tradeoff().savefig(plot)
     print(found.to_json(indent=1) if as_json else found)

@@ -114,7 +114,7 @@ def model_row(
 def first_bytes(
     file, # a path
 )->bytes: # four; none if nothing is there
-    "What kind of file is this?"
+    "Read the first bytes of a file"
     if not Path(file).is_file(): return b'none' if Path(file).exists() else b'' # a pipe would wait for a writer
     with open(file, 'rb') as data: return data.read(4)
 

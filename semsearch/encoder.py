@@ -146,7 +146,7 @@ def load_encoder(
 def is_embedded(
     model, # as in load_encoder
 )->bool:
-    "Does `model` name the embedded one?"
+    "Return True if `model` names the embedded one"
     return model is None or str(model) in (embedded_name, embedded_name.split('/')[1])
 
 # %% ../nbs/01b_encoder.ipynb #684a73b1
@@ -201,7 +201,7 @@ def fastest_seconds(
 def half_pays(
     device:str, # the type of a torch device: cpu, cuda, ...
 )->bool: # True only if the hardware is clearly faster in bf16
-    "Is half precision worth it here?"
+    "Return True where half precision is worth it"
     import torch
     if device == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     return device == 'cpu' and 1.2*fastest_seconds(torch.bfloat16) < fastest_seconds(torch.float32)

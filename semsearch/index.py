@@ -85,7 +85,7 @@ def neighbours(self:NotebookIndex,
 def holds(self:NotebookIndex,
     path:str, # absolute
 )->bool: # False also for a notebook that could not be read
-    "Is a notebook in the index?"
+    "Return True if a notebook is in the index"
     return bool(self.db.execute('select 1 from notebooks where path=? and reason is null', (path,)).fetchone())
 
 @patch
@@ -215,7 +215,7 @@ def matches(
     path:str, # as it is shown
     patterns, # gitignore patterns; those that begin with ! leave out what they match
 )->bool: # raises ValueError for a pattern that says nothing
-    "Does a path match one of the patterns, and none of those with an exclamation mark?"
+    "Return True if a path matches one of the patterns, and none of those with an exclamation mark"
     rules = L(patterns).map(lambda pattern: (pattern, read_rule(pattern)))
     for pattern,rule in rules:
         if rule is None: raise ValueError(f'A pattern that cannot be read: {pattern}')
@@ -233,9 +233,11 @@ def day_or_moment(
     days = dict(today=0, yesterday=1)
     if text in days: return date.today() - timedelta(days[text])
     try:
-        if found := re.fullmatch(r'(\d{1,6})([hdwy])', text): return datetime.now() - timedelta(hours=int(found[1])*ago[found[2]])
+        found = re.fullmatch(r'(\d{1,6})([hdwy])', text)
+        if found: return datetime.now() - timedelta(hours=int(found[1])*ago[found[2]])
         return date.fromisoformat(text) if re.fullmatch(r'\d{4}-\d\d-\d\d', text) else datetime.fromisoformat(text)
-    except (OverflowError, ValueError): raise ValueError(f'A date looks like 2026-01-31, yesterday or 7d, not like {text!r}') from None
+    except (OverflowError, ValueError):
+        raise ValueError(f'A date looks like 2026-01-31, yesterday or 7d, not like {text!r}') from None
 
 def nanoseconds(
     moment, # as text for day_or_moment, as an object of datetime, or in seconds since 1970
@@ -304,14 +306,15 @@ def instead(self:NotebookIndex,
     if name == 'language':
         rows = self.db.execute("select distinct json_extract(facts,'$.language') from passages")
         return 'there is ' + ', '.join(sorted(L(rows).itemgot(0).filter()))
-    if name == 'glob': return f"of {self.db.execute('select count(*) from notebooks where reason is null').get} in the folder"
+    count = self.db.execute('select count(*) from notebooks where reason is null').get
+    if name == 'glob': return f'of {count} in the folder'
     if name != 'since': return ''
     last = self.db.execute('select max(mtime) from notebooks').get or 0
     return f'the last one was on {datetime.fromtimestamp(last/1e9):%Y-%m-%d}'
 
-nothing_is = dict(glob='no notebook matches', language='no notebook is in', cell_type='no passage begins with a cell of type',
-                  exported='no cell has exported', error='no cell ended in an error', since='no notebook was changed since',
-                  until='no notebook was last changed before')
+nothing_is = dict(glob='no notebook matches', language='no notebook is in', exported='no cell has exported',
+                  cell_type='no passage begins with a cell of type', error='no cell ended in an error',
+                  since='no notebook was changed since', until='no notebook was last changed before')
 
 @patch
 def emptied_by(self:NotebookIndex,
@@ -356,7 +359,7 @@ def says(
     passage:Passage, # any
     patterns, # from phrase_pattern
 )->bool:
-    "Does a passage, or a heading above it, hold all patterns?"
+    "Return True if a passage, or a heading above it, holds all patterns"
     text = '\n'.join([passage.title, *passage.headings, passage.text])
     return all(pattern.search(text) for pattern in patterns)
 
@@ -406,7 +409,7 @@ def unusual(
 def absent(self:NotebookIndex,
     words, # single words
 )->L: # those that no passage holds
-    "Which words are nowhere in the index?"
+    "Find the words that are nowhere in the index"
     return L(words).filter(lambda word: self.word_counts(word).get(word.lower(), 1) == 0)
 
 @patch
@@ -527,8 +530,10 @@ def printing(self:NotebookIndex,
 )->L: # of (row of the matrix, what was printed)
     "The passages whose cells printed one of the longest words"
     longest = sorted(filter(str.isascii, words), key=len)[-3:]
-    query = "select id,json_extract(facts,'$.printed') from passages where " + ' or '.join(['facts like ?']*len(longest)) # nosec B608
-    rows = L(self.db.execute(query, [f'%"printed"%{word}%' for word in longest]) if longest else ()).filter(lambda row: row[1])
+    if not longest: return L()
+    some = ' or '.join(['facts like ?']*len(longest))
+    query = f"select id,json_extract(facts,'$.printed') from passages where {some}" # nosec B608
+    rows = L(self.db.execute(query, [f'%"printed"%{word}%' for word in longest])).filter(lambda row: row[1])
     return L(zip(np.searchsorted(self.load().ids, rows.itemgot(0)).tolist(), rows.itemgot(1)))
 
 @patch

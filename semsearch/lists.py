@@ -22,7 +22,7 @@ from .core import Hit, Hits, printable
 def rank_correlation(
     first, second, # two lists of hashable things, best first
 ): # -1 to 1, Kendall's tau over the things in both; None if there are fewer than two
-    "Do two rankings put what they share in the same order?"
+    "Measure how far two rankings put what they share in the same order"
     from scipy.stats import kendalltau
     place = {thing: rank for rank,thing in enumerate(second)}
     ranks = [place[thing] for thing in first if thing in place]

@@ -43,7 +43,7 @@ def match_parts(
     parts:list, # of a path
     tests:list, # from part_test
 )->bool:
-    "Do all parts of a path match all tests, in order?"
+    "Return True if all parts of a path match all tests, in order"
     i,j,here,star = 0,0,0,None # star: the last ** so far; here: where the parts after it begin
     while i < len(parts):
         if j < len(tests) and tests[j] is None: star,here,j = j,i,j+1
@@ -123,7 +123,7 @@ def is_ignored(
     rules:list, # (folder, rules) pairs, outermost first
     folder:bool=False, # is path a folder?
 )->bool: # True if the innermost rule that speaks of it says so
-    "Would git leave `path` out?"
+    "Return True if git would leave `path` out"
     for root,lines in reversed(rules):
         verdict = lines.verdict(path.relative_to(root).as_posix(), folder)
         if verdict is not None: return verdict
@@ -134,7 +134,7 @@ def covers(
     rule:Rule, # from read_rule
     path:str, # with slashes
 )->bool: # also for what lies below a folder that it matches
-    "Is this what a rule is about?"
+    "Return True if a rule is about this path"
     below = [None, part_test('*')] if rule.folder else [None]
     return match_parts(same_form(path).strip('/').split('/'), rule.tests + below)
 
@@ -155,7 +155,7 @@ generated = {'_proc', '_docs', '_site', '_build', '__pycache__', 'node_modules',
 def is_clutter(
     folder:Path, # any folder
 )->bool: # True for generated copies and virtual environments
-    "Does `folder` hold copies and packages rather than somebody's work?"
+    "Return True if `folder` holds copies and packages rather than somebody's work"
     return folder.name in generated or os.path.exists(folder/'pyvenv.cfg')
 
 # %% ../nbs/01_loader.ipynb #0ad745e0
@@ -174,7 +174,7 @@ def is_inside(
     path, # a file
     roots, # from roots_of
 )->bool:
-    "Does a file really lie in one of the places?"
+    "Return True if a file really lies in one of the places"
     real = os.path.realpath(os.path.expanduser(path))
     return any(real == root or real.startswith(root.rstrip(os.sep)+os.sep) for root in roots)
 
@@ -203,7 +203,7 @@ def is_wanted(
     hidden:bool=False, # also what is hidden
     ignore:bool=True, # neither what git ignores nor what is generated
 )->bool:
-    "Should this be searched?"
+    "Return True if this should be searched"
     if entry.name.startswith('.') and (not hidden or entry.name == '.git'): return False
     if not ignore: return True
     folder = entry.is_dir()

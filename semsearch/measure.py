@@ -144,7 +144,7 @@ def cell_found(
     cells:dict, # {notebook: position of the best cell}
     top_k:int=5, # how many passages count
 ): # 1 or 0; None if the query names no cell
-    "Is one of the best cells within the first passages?"
+    "Look for one of the best cells within the first passages"
     def holds(hit):
         cell = (cells or {}).get(judged_name(hit.path, cells))
         return cell is not None and hit.cell_index <= cell <= hit.cell_end

@@ -111,7 +111,7 @@ def text_name(
 def bad_name(
     path, # a file that could not be read
 )->str: # the reason; empty if its name is not to blame
-    "Was the file not found because its name is not text?"
+    "Say so if the file was not found because its name is not text"
     wrong = re.search(r'\\x[89a-f][0-9a-f]', str(path)) and not os.path.lexists(path)
     return 'the name of the file is not UTF-8: rename it' if wrong else ''
 
@@ -291,7 +291,7 @@ def clean_markdown(
 def heading_of(
     line:str, # one line of markdown
 ): # (level, text), or None
-    "Is this line a heading?"
+    "Read a line as a heading"
     match = re.match(r' {0,3}(#{1,6})(?:\s+(.*))?$', line.rstrip())
     if not match: return
     text = re.sub(r'\s#+$', '', match[2] or '').rstrip()
@@ -301,7 +301,7 @@ def heading_of(
 def fenced(
     lines:list, # of markdown
 )->list: # of bool, True for lines inside a fenced block, fences included
-    "Which lines are code?"
+    "Find the lines that are code"
     inside,marks = '',[]
     for line in lines:
         fence = re.match(r'\s*(```+|~~~+)', line)

@@ -57,7 +57,7 @@ def sentence_pairs(
 def is_code(
     text:str, # anything
 )->bool: # does it parse, and do something?
-    "Is this Python?"
+    "Return True for Python"
     try: body = ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError, MemoryError): return False
     return any(not isinstance(part, ast.Expr) or isinstance(part.value, ast.Call) for part in body)
@@ -131,7 +131,7 @@ def is_copy(
     text:str, # a candidate
     answers, # texts that answer
 )->bool: # True if it is one of them, or shares most of its words with one
-    "Is this an answer once more?"
+    "Return True if this is an answer once more"
     return any(text == answer or same_words(text, answer) > .6 for answer in answers)
 
 # %% ../nbs/05a_pairs.ipynb #778ae922

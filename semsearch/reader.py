@@ -90,7 +90,7 @@ def layers(self:PairReader):
 
 @patch(as_prop=True)
 def reads_apart(self:PairReader):
-    "Does it read each text once, however many pairs it is in?"
+    "Return True if it reads each text once, however many pairs it is in"
     return self.apart == len(self.layers)
 
 # %% ../nbs/02a_reader.ipynb #12856d0e

@@ -156,7 +156,7 @@ def vectors_of(self:MilvusStore,
 def unknown(self:MilvusStore,
     hashes, # of passages
 )->L: # those that have no vector yet, each once
-    "Which texts were never encoded?"
+    "Find the texts that were never encoded"
     known = {row['hash'] for row in self.rows_with('hash', L(hashes).unique(), ['hash'])}
     return L(hashes).unique().filter(lambda key: key not in known)
 
@@ -258,7 +258,7 @@ def tidy(self:MilvusStore,
 # %% ../nbs/10c_remote.ipynb #8bce7fdd
 @patch
 def untidy(self:MilvusStore)->bool:
-    "Has anything been written since it was last cleared away?"
+    "Return True if anything has been written since it was last cleared away"
     return self.written
 
 # %% ../nbs/10c_remote.ipynb #6edf7b43

@@ -108,7 +108,7 @@ def keys_holding(self:MilvusIndex,
 def absent(self:MilvusIndex,
     words, # single words
 )->L: # those that no passage holds
-    "Which words are nowhere in the index?"
+    "Find the words that are nowhere in the index"
     words = L(words)
     found = self.bm25([stems(word)[0] for word in words], 1, self.mine)
     return L(word for word,hits in zip(words, found) if not hits)
@@ -229,7 +229,7 @@ def neighbours(self:MilvusIndex,
 def holds(self:MilvusIndex,
     path:str, # absolute
 )->bool: # False also for a notebook that could not be read
-    "Is a notebook in the index?"
+    "Return True if a notebook is in the index"
     found = list(self.rows_with('id', [notebook_key(self.tenant, path)], ['notebook'], notebooks=True))
     return bool(found) and not found[0]['notebook']['error']
 

@@ -217,7 +217,7 @@ close_score,close_first = .36,.21 # of the best hit, after both stages and after
 def is_far(self:NotebookSearch,
     hits:Hits, # of a search, best first
 )->bool: # False also where the score is made of something else
-    "Is even the best hit too far from the query to be an answer?"
+    "Return True if even the best hit is too far from the query to be an answer"
     if not hits or not is_embedded(self.index.encoder.model): return False
     score,parts = hits[0].score,set(hits[0].scores)
     if 'rerank' in parts: return {'bm25', 'notebook', 'late', 'reader'} <= parts and score < close_score

@@ -59,7 +59,7 @@ def as_hits(
 def is_ranking(
     thing, # anything
 )->bool: # is it {qid: answer}, where an answer is {document: score} or a list?
-    "Is this a finished ranking, and not a searcher?"
+    "Return True for a finished ranking, which is no searcher"
     def answer(value):
         if isinstance(value, dict): return all(isinstance(score, (int, float, np.number)) for score in value.values())
         return isinstance(value, (L, list))

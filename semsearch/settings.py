@@ -28,9 +28,11 @@ def checked(
     if not isinstance(found, dict): raise SettingsError(f'{file}: semsearch is no table')
     for name,value in found.items():
         near = difflib.get_close_matches(name, known, 1)
-        if name not in known: raise SettingsError(f'{file}: there is no setting {name!r}' + (f'; did you mean {near[0]!r}?' if near else ''))
+        hint = f'; did you mean {near[0]!r}?' if near else ''
+        if name not in known: raise SettingsError(f'{file}: there is no setting {name!r}{hint}')
         right = type(value) is known[name] and (known[name] is not list or all(isinstance(one, str) for one in value))
-        if not right: raise SettingsError(f'{file}: {name} should be ' + ('a list of texts' if known[name] is list else f'of type {known[name].__name__}'))
+        wanted = 'a list of texts' if known[name] is list else f'of type {known[name].__name__}'
+        if not right: raise SettingsError(f'{file}: {name} should be {wanted}')
     return found
 
 # %% ../nbs/07b_settings.ipynb #938e6b0f
@@ -51,7 +53,8 @@ def of_project(
     "What a project may say"
     for name in ('model', 'ranker'):
         if name in found and not (file.parent/found[name]).is_dir():
-            raise SettingsError(f'{file}: {name} has to be a folder of the project; name it with --{name}, or in {own_file()}')
+            raise SettingsError(f'{file}: {name} has to be a folder of the project; name others with --{name}, '
+                                f'or in {own_file()}')
     paths = {'paths': [inside(path, file) for path in found['paths']]} if 'paths' in found else {}
     return {**found, **paths, **{name: inside(found[name], file) for name in ('model', 'ranker') if name in found}}
 
@@ -70,6 +73,7 @@ def read_toml(
     try: return tomllib.loads(file.read_text('utf-8'))
     except (OSError, ValueError) as error: raise SettingsError(f'{file}: {error}') from None
 
+# %% ../nbs/07b_settings.ipynb #e3e4eb98
 def project_settings(
     folder='.', # where to begin
 )->tuple: # the file, or None; what it says
@@ -83,10 +87,11 @@ def project_settings(
         if place == home: break
     return None,{}
 
+# %% ../nbs/07b_settings.ipynb #e0b2fc93
 def settings(
     folder='.', # where to begin
 )->dict: # {name: (value, file)}
     "What holds here, and where it comes from"
     own,(file,project) = own_file(),project_settings(folder)
     mine = checked(read_toml(own), own)
-    return {**{name: (value, own) for name,value in mine.items()}, **{name: (value, file) for name,value in project.items()}}
+    return {name: (value, place) for place,found in ((own, mine), (file, project)) for name,value in found.items()}

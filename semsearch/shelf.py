@@ -21,7 +21,7 @@ from .store import IndexFileError, application_id, cache_folder, clear_errors, e
 def is_gone(
     path:str, # a folder, a notebook or a pattern
 )->bool: # False also if nobody can tell at the moment
-    "Is there nothing any more where `path` leads?"
+    "Return True if there is nothing any more where `path` leads"
     if glob.has_magic(path) and not os.path.lexists(path): return is_gone(os.path.dirname(path))
     try: os.lstat(path)
     except (FileNotFoundError, NotADirectoryError): return True

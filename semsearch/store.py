@@ -187,7 +187,7 @@ def open_index(
 def owner_of(
     file, # any file
 ): # the application_id; 0 if there is nothing in it, None if it is something else; raises IndexFileError
-    "Whose database is this?"
+    "Read to which program a database belongs"
     import apsw
     if not stat.S_ISREG(os.stat(file).st_mode): return None # a pipe would wait for a writer
     with open(file, 'rb') as data: head = data.read(72)
@@ -468,7 +468,7 @@ def store(self:NotebookStore,
 def unknown(self:NotebookStore,
     hashes, # of passages
 )->L: # those that have no vector yet, each once
-    "Which texts have no vector?"
+    "Find the texts that have no vector"
     known = 'select count(*) from vectors where hash=?'
     return L(list(hashes)).unique().filter(lambda key: not self.db.execute(known, (key,)).get)
 
@@ -770,7 +770,7 @@ def tidy(self:NotebookStore,
 
 @patch
 def untidy(self:NotebookStore)->bool:
-    "Has anything been written since it was last cleared away?"
+    "Return True if anything has been written since it was last cleared away"
     return bool(self.db.execute("select count(*) from info where key='untidy'").get)
 
 # %% ../nbs/01c_store.ipynb #04ef3779

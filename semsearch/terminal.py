@@ -114,7 +114,8 @@ def decorated(
         return typer.style(part, fg='yellow', **{'bold' if strength >= .5 else 'underline': True})
     width = columns() - 4
     lines = wrapped(hit.parts(query, 2*width - 12), width) # 12: about what is lost at the end of the first line
-    if colours: place = typer.style(link(address(hit.path, hit.cell_id, servers), start), fg='cyan') + place[len(start):]
+    url = address(hit.path, hit.cell_id, servers)
+    if colours: place = typer.style(link(url, start), fg='cyan') + place[len(start):]
     return '\n    '.join([place, *[''.join(style(*pair) for pair in line) for line in lines]])
 
 # %% ../nbs/07a_terminal.ipynb #049cb513
@@ -124,11 +125,12 @@ def indented(
 )->str:
     "The lines of a passage, set off by a mark"
     def fold(line):
-        inner = len(line) - len(line.lstrip())
-        return textwrap.fill(line, columns(), initial_indent=f'    {mark} ', subsequent_indent=f'    {mark} {" "*(inner+2)}',
-                             break_long_words=False, break_on_hyphens=False, drop_whitespace=False) or f'    {mark}'
+        start,further = f'    {mark} ',' '*(len(line) - len(line.lstrip()) + 2)
+        return textwrap.fill(line, columns(), initial_indent=start, subsequent_indent=start+further,
+                             break_long_words=False, break_on_hyphens=False) or start.rstrip()
     return '\n'.join(map(fold, printable(text).splitlines()))
 
+# %% ../nbs/07a_terminal.ipynb #a251a993
 def show_hit(
     hit:Hit, # what was found
     query:str, # its words are marked
@@ -157,10 +159,12 @@ def show_hits(
     elif files:
         for path in hits.attrgot('path').unique(): print((printable if sys.stdout.isatty() else str)(path))
     else: show_list(hits, explain, around)
-    if hits.nearest: say('Nothing reaches that score. The nearest is:\n' + decorated(hits.nearest, hits.query, colours=False))
+    if hits.nearest:
+        say('Nothing reaches that score. The nearest is:\n' + decorated(hits.nearest, hits.query, colours=False))
     elif not hits: say('Nothing found.')
     if not hits: raise typer.Exit(1)
 
+# %% ../nbs/07a_terminal.ipynb #0624105e
 def show_list(
     hits, # Hits
     explain:bool=False, around=lambda hit: ((), ()), # as in show_hits
@@ -198,8 +202,10 @@ def open_hit(
     hit:Hit, # what to open
 ): # raises OSError for an editor that cannot be started
     "Open a notebook, at the cell where that is possible"
-    command,url = os.environ.get('SEMSEARCH_EDITOR') or os.environ.get('VISUAL'),address(hit.path, hit.cell_id, lab_servers())
+    command = os.environ.get('SEMSEARCH_EDITOR') or os.environ.get('VISUAL')
+    url = address(hit.path, hit.cell_id, lab_servers())
     if command: subprocess.run(editor(hit, command), check=False) # nosec B603
     elif url.startswith('http'): webbrowser.open(url)
-    elif code := shutil.which('code'): subprocess.run([code, os.path.abspath(os.path.expanduser(hit.path))], check=False) # nosec B603
+    elif code := shutil.which('code'):
+        subprocess.run([code, os.path.abspath(os.path.expanduser(hit.path))], check=False) # nosec B603
     else: typer.launch(hit.path)

@@ -33,7 +33,7 @@ def make_loss(
 def is_reader(
     model, # a CrossEncoder
 )->bool: # is it one of ours, with corrections that can be trained?
-    "Is this a model of the reader chapter?"
+    "Return True for a model of the reader chapter"
     from semsearch.reader import PairReader
     return isinstance(model[0], PairReader)
 
