@@ -350,8 +350,8 @@ def phrase_pattern(
 )->re.Pattern:
     "The words of a phrase, one after another, with any signs and blanks between them"
     words = re.findall(r'[^\W_]+', phrase)
-    before = '' if signs_of(words[0][0]) else r'(?<![^\W_])' # no blank shows where such a word begins or ends
-    after = '' if signs_of(words[-1][-1]) else r'(?![^\W_])'
+    before = '' if words and signs_of(words[0][0]) else r'(?<![^\W_])' # no blank shows where such a word begins or ends
+    after = '' if words and signs_of(words[-1][-1]) else r'(?![^\W_])'
     return re.compile(before + r'[\W_]+'.join(map(re.escape, words)) + after, re.I)
 
 # %% ../nbs/02_index.ipynb #00ca1b84

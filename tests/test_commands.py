@@ -1,7 +1,7 @@
 "What people type: filters, hints, places, projects. The real program each time."
 import json, os, re, signal, subprocess, sys, time
 from pathlib import Path
-import pytest
+import apsw, pytest
 from test_cli import environment, notebook, on_terminal, program, quick, run
 
 @pytest.fixture(scope='module')
@@ -174,12 +174,13 @@ def test_a_project_says_what_is_searched_and_the_command_line_counts_more(folder
 def test_ctrl_c_of_index_says_what_was_kept(tmp_path):
     for i in range(60): notebook(tmp_path/f'n{i}.ipynb', *[f'# Part {j} of {i}\n' + f'Words {i} {j} that take a while to be encoded. '*12 for j in range(40)])
     process = subprocess.Popen([*program, 'index', '.'], cwd=tmp_path, env=environment(tmp_path), stderr=subprocess.PIPE, text=True)
-    index = None
-    for _ in range(300):
+    def encoded():
+        index = next((file for file in tmp_path.rglob('*.db') if file.name != 'scores.db'), None)
+        try: return index and apsw.Connection(str(index), flags=apsw.SQLITE_OPEN_READONLY).execute('select sum(real) from vectors').get
+        except apsw.Error: return 0 # it is just being made
+    for _ in range(600):
+        if encoded(): break
         time.sleep(.1)
-        index = next(iter(tmp_path.rglob('*.db')), None)
-        if index and index.stat().st_size > 500_000: break
-    time.sleep(4)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and 'Traceback' not in said and re.search(r'passages are kept, \d+ of them encoded', said)
