@@ -16,7 +16,7 @@ def folder(tmp_path):
 def typed(folder, *args, **more):
     editor = f'{sys.executable} {folder}/editor.py {folder}/opened {{path}}#{{cell}}'
     env = dict(environment(folder, SEMSEARCH_EDITOR=editor, SEMSEARCH_BACKGROUND='0', TERM='xterm'), **more)
-    return pexpect.spawn(program[0], [*program[1:], *args], env=env, cwd=str(folder), dimensions=(40, 120), timeout=20)
+    return pexpect.spawn(program[0], [*program[1:], *args], env=env, cwd=str(folder), dimensions=(40, 120), timeout=60)
 
 def wait_for(file):
     for _ in range(100):
